@@ -1,0 +1,92 @@
+"""Readers of trained models. Each turns one file format into the same thing: canonical names and lazy tensors.
+
+A reader is a module of this package with `sniff(path) -> bool` and `read(path) -> Checkpoint`; its file name is its
+registration. Readers know nothing about graphs or quantization.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sardonyx.runtime.errors import SourceError
+
+Float32 = NDArray[np.float32]
+
+
+class LazyTensor(Protocol):
+    """A tensor still on disk. Only the rows that are asked for are read, so a reader never holds a whole model."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """The stored type as the format spells it, in lower case: `float32`, `bfloat16`, `q4_1`, ..."""
+
+    def rows(self, start: int, stop: int) -> Float32:
+        """Slice `[start:stop]` of the first axis as float32, shape `(stop - start, *shape[1:])`."""
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the runtime needs to turn text into ids: the artifact stores these as they are."""
+
+    tokenizer_json: bytes
+    chat_template: str | None
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    special_texts: Mapping[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token`, `unk_token`, `pad_token` by the names that chat templates use."""
+
+
+class Checkpoint(Protocol):
+    """A trained model on disk, in Hugging Face's terms whatever its format."""
+
+    @property
+    def name(self) -> str:
+        """What to call the model: its own metadata if it has any, else the file or folder name."""
+
+    @property
+    def format(self) -> str:
+        """`gguf` or `safetensors`."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The fields of Hugging Face's config.json, `model_type` among them."""
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """The fields of generation_config.json (empty when the format has none)."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files, in name order (their hash names the source)."""
+
+    def names(self) -> frozenset[str]:
+        """Canonical (Hugging Face) names of all tensors."""
+
+    def tensor(self, name: str) -> LazyTensor:
+        """The tensor of that name. Raises KeyError."""
+
+    def tokenizer(self) -> TokenizerFiles:
+        """Raises SourceError when the source has no tokenizer that can be read."""
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a model file or folder with the reader that recognises it. Raises SourceError."""
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    for module in pkgutil.iter_modules(__path__):
+        reader = importlib.import_module(f"{__name__}.{module.name}")
+        if hasattr(reader, "sniff") and reader.sniff(path):
+            checkpoint: Checkpoint = reader.read(path)
+            return checkpoint
+    raise SourceError(
+        f"{path}: not a model that can be read; expected a .gguf file, or a folder with config.json and .safetensors files"
+    )

@@ -1,0 +1,49 @@
+"""Everything that sardonyx raises on purpose.
+
+SardonyxError               one line for people: what was wrong, where, and what to do next
+├── SourceError             a checkpoint or model source cannot be read or is not understood
+│   └── UnknownArchitecture a config whose model_type has no description here
+├── ArtifactError           a folder is not a sound artifact (missing, cut, altered, of another version)
+├── OutputError             the place to write to is unusable (exists, unwritable, full)
+├── RequestError            a request that cannot be honoured (prompt too long, option out of range)
+├── DownloadError           a model could not be fetched, or what came is not what was pinned
+└── MissingExtra            an optional package is not installed; names the extra that brings it
+
+The command line prints the message of any of these on one line and exits with 2. Whatever else is raised is a
+defect in sardonyx and keeps its traceback.
+"""
+
+
+class SardonyxError(Exception):
+    """Root of the tree: the message is one line, made to be read by a person."""
+
+
+class SourceError(SardonyxError):
+    """A checkpoint or model source cannot be read or is not understood."""
+
+
+class UnknownArchitecture(SourceError):  # noqa: N818  (a noun phrase reads better where it is raised)
+    """A config names a model_type of which there is no description."""
+
+
+class ArtifactError(SardonyxError):
+    """A folder is not a sound artifact."""
+
+
+class OutputError(SardonyxError):
+    """The place to write to is unusable."""
+
+
+class RequestError(SardonyxError):
+    """A request cannot be honoured as asked."""
+
+
+class DownloadError(SardonyxError):
+    """A model could not be fetched, or what arrived is not what was pinned."""
+
+
+class MissingExtra(SardonyxError):  # noqa: N818
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'sardonyx[{extra}]'")

@@ -1,0 +1,113 @@
+"""`sardonyx.json`: all that export and runtime share.
+
+The manifest says what an artifact is (states, vocabulary, special tokens, recipe) and of which bytes it consists, so
+that the runtime asks the artifact and never a model's name. It does not know how either side works.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from sardonyx.runtime.errors import ArtifactError
+
+FORMAT = 1
+"""Version of the contract. Raised when an older runtime would misread a newer artifact."""
+
+MANIFEST_NAME = "sardonyx.json"
+MODEL_NAME = "model.onnx"
+WEIGHTS_NAME = "model.onnx.data"
+TOKENIZER_NAME = "tokenizer.json"
+CHAT_TEMPLATE_NAME = "chat_template.jinja"
+
+StateKind = Literal["kv", "window", "recurrent"]
+
+
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tensor that a sequence carries from step to step.
+
+    `shape` is what one row (one sequence) holds: for `kv`, `[kv_heads, head_width]` for each cached token, laid out as
+    `[rows, kv_heads, capacity, head_width]`.
+    """
+
+    input: str
+    output: str
+    kind: StateKind
+    shape: list[int]
+    dtype: str
+
+
+class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Special tokens. `texts` holds the names that chat templates use (`bos_token`, `eos_token`, ...)."""
+
+    eos: list[int]
+    bos: int | None = None
+    texts: dict[str, str] = {}
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and SHA-256 of one file of the artifact."""
+
+    bytes: int
+    sha256: str
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the weights came from: `sha256` is over the source's weight files in name order."""
+
+    name: str
+    format: str
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an artifact is. `generation` keeps the model's own sampling defaults under Hugging Face's names."""
+
+    format: int
+    name: str
+    architecture: str
+    parameters: int
+    vocab_size: int
+    context_length: int
+    recipe: str
+    target: str
+    states: list[State]
+    tokens: Tokens
+    source: Source
+    files: dict[str, FileRecord]
+    minimum_onnxruntime: str
+    exporter: str
+    generation: dict[str, Any] = {}
+    weights: dict[str, str] = {}
+    """Quantizer of each weight, by canonical (Hugging Face) tensor name: the recipe as it was applied."""
+
+    def cache_bytes_per_token(self) -> int:
+        """Bytes that one more token of one sequence adds to the cache."""
+        width = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
+        return sum(width[s.dtype] * s.shape[0] * s.shape[1] for s in self.states if s.kind == "kv")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `sardonyx.json` of an artifact folder. Raises ArtifactError naming the file and the fault."""
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; `sardonyx list` shows the artifacts that are here")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing, so {folder} is not a sardonyx artifact; make one with `sardonyx export`") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        version = msgspec.json.decode(data, type=dict[str, Any]).get("format")
+        if version != FORMAT:
+            raise ArtifactError(f"{path}: format {version}, this runtime reads format {FORMAT}; export the model again")
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `sardonyx.json`, stable in order and spacing so that equal exports are equal bytes."""
+    data = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    (folder / MANIFEST_NAME).write_bytes(data + b"\n")
