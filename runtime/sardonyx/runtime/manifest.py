@@ -95,13 +95,17 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing, so {folder} is not a sardonyx artifact; make one with `sardonyx export`") from None
+        raise ArtifactError(
+            f"{path}: missing, so {folder} is not a sardonyx artifact; make one with `sardonyx export`"
+        ) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         version = msgspec.json.decode(data, type=dict[str, Any]).get("format")
         if version != FORMAT:
-            raise ArtifactError(f"{path}: format {version}, this runtime reads format {FORMAT}; export the model again")
+            raise ArtifactError(
+                f"{path}: format {version}, this runtime reads format {FORMAT}; export the model again"
+            )
         return msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
         raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None

@@ -1,0 +1,132 @@
+"""Nodes, inputs, outputs and initializers of one ONNX graph under construction.
+
+What quantizers and lowerings build with. It knows names and places, not what any of it means.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sardonyx.export.weight_file import Chunks, WeightFile
+from sardonyx.models.graph import StateSpec
+
+MICROSOFT = "com.microsoft"
+OPSETS = {"": 21, MICROSOFT: 1}
+IR_VERSION = 10
+
+Dims = Sequence[int | str]
+Made = TypeVar("Made")
+
+
+class OnnxBuilder:
+    """Appends to an onnx-ir graph and to a weight file. `context` is the number of positions to make room for."""
+
+    def __init__(self, weights: WeightFile, context: int) -> None:
+        self.context = context
+        self.states: list[tuple[StateSpec, str, str]] = []
+        self._weights = weights
+        self._nodes: list[ir.Node] = []
+        self._inputs: dict[str, ir.Value] = {}
+        self._outputs: dict[str, ir.Value] = {}
+        self._initializers: dict[str, ir.Value] = {}
+        self._memo: dict[Any, Any] = {}
+
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Append a node of one output."""
+        return self.ops(kind, *inputs, count=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: ir.Value | None, count: int, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Append a node of `count` outputs."""
+        name = f"{kind}_{len(self._nodes)}"
+        outputs = [ir.Value(name=f"{name}.{i}" if i else name) for i in range(count)]
+        self._nodes.append(ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name))
+        return outputs
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` builds, built only the first time this key is asked for."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        made: Made = self._memo[key]
+        return made
+
+    def made(self, key: Any) -> bool:
+        """Whether `once` has built this key."""
+        return key in self._memo
+
+    def input(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
+        """The graph input of that name, declared when first asked for."""
+        return self.once(
+            ("input", name), lambda: self._inputs.setdefault(name, _typed(ir.Value(name=name), dtype, shape))
+        )
+
+    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Dims) -> None:
+        """Make a value an output of the graph."""
+        value.name = name
+        self._outputs[name] = _typed(value, dtype, shape)
+
+    def state(self, spec: StateSpec, dtype: ir.DataType) -> tuple[ir.Value, str]:
+        """Declare a state: its past as a graph input, and the name under which its present must be put out."""
+        past = f"past_key_values.{spec.name}"
+        self.states.append((spec, past, f"present.{spec.name}"))
+        return self.input(
+            past, dtype, ["rows", spec.shape[0], "capacity", spec.shape[1]]
+        ), f"present.{spec.name}"
+
+    def stored(
+        self, name: str, dtype: ir.DataType, shape: Sequence[int], make: Callable[[], Chunks]
+    ) -> ir.Value:
+        """An initializer in the weight file, written only once however often it is asked for."""
+        if name not in self._initializers:
+            self._initializer(self._weights.append(name, dtype, shape, make()))
+        return self._initializers[name]
+
+    def is_stored(self, name: str) -> bool:
+        """Whether an initializer of that name is in the weight file already."""
+        return name in self._initializers
+
+    def alias(self, value: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
+        """A stored initializer's bytes under another shape; nothing is written."""
+        if name not in self._initializers:
+            tensor = value.const_value
+            assert isinstance(tensor, ir.ExternalTensor)
+            self._initializer(self._weights.alias(name, tensor, shape))
+        return self._initializers[name]
+
+    def constant(self, array: NDArray[Any]) -> ir.Value:
+        """A small constant inside the graph file; equal constants are one."""
+        key = f"constant_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()}"
+        if key not in self._initializers:
+            self._initializer(
+                ir.tensor(
+                    array, name=f"constant_{sum(n.startswith('constant_') for n in self._initializers)}"
+                ),
+                key,
+            )
+        return self._initializers[key]
+
+    def model(self, producer: str, version: str) -> ir.Model:
+        """The finished model."""
+        graph = ir.Graph(
+            list(self._inputs.values()),
+            list(self._outputs.values()),
+            nodes=self._nodes,
+            initializers=list(self._initializers.values()),
+            opset_imports=OPSETS,
+            name="decoder",
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name=producer, producer_version=version)
+
+    def _initializer(self, tensor: ir.TensorProtocol, key: str | None = None) -> None:
+        value = ir.Value(name=tensor.name, const_value=tensor)
+        self._initializers[key or str(tensor.name)] = _typed(value, tensor.dtype, ir.Shape(tensor.shape))
+
+
+def _typed(value: ir.Value, dtype: ir.DataType, shape: Dims | ir.Shape) -> ir.Value:
+    value.type = ir.TensorType(dtype)
+    value.shape = ir.Shape(shape)
+    return value

@@ -1,0 +1,165 @@
+"""Graph -> ONNX: the interpreter that writes.
+
+It lowers late: a sum waits until a norm or something else asks for it, packed projections are cut only where the
+parts are needed apart, and attention is left to the target's lowering. It knows no architecture and no quantizer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import onnx_ir as ir
+
+from sardonyx.export.checkpoint import Checkpoint, Float32
+from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.export.quantizers import Quantizer
+from sardonyx.export.recipes import Recipe
+from sardonyx.export.targets import Target
+from sardonyx.export.weight_file import WeightFile
+from sardonyx.export.weights import Matrix, OnRead, unheard
+from sardonyx.models.graph import Activation, AttentionSpec, Linear, Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Part `index` of a packed value whose parts have these `widths`: cut out only if somebody needs it alone."""
+
+    packed: ir.Value
+    widths: tuple[int, ...]
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """`a + b`, not yet in the graph: a norm that reads it first takes the addition along."""
+
+    a: ir.Value
+    b: ir.Value
+
+
+Value = ir.Value | Slice | Sum
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what is written for a description."""
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    target: Target
+    context: int
+    on_read: OnRead = unheard
+
+
+class OnnxGraph:
+    """Implements `models.graph.Graph` by appending nodes to an onnx-ir graph and weights to a file."""
+
+    def __init__(self, plan: Plan, weights: WeightFile) -> None:
+        self.builder = OnnxBuilder(weights, plan.context)
+        self.quantizer_of: dict[str, str] = {}
+        self._plan = plan
+        self._hidden = 0
+
+    def embed(self, table: Weight) -> Value:
+        self._hidden = table.shape[1]
+        ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
+        return self._quantizer(table).embed(self.builder, ids, self._matrix(table))
+
+    def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
+        results: list[Value] = []
+        for quantizer, group in groupby(layers, key=lambda layer: self._quantizer(layer.weight)):
+            stack = tuple(group)
+            bias = self._bias(stack)
+            packed = quantizer.linear(
+                self.builder, self._value(x), self._matrix(*(layer.weight for layer in stack)), bias
+            )
+            widths = tuple(layer.outputs for layer in stack)
+            results += [packed] if len(stack) == 1 else [Slice(packed, widths, i) for i in range(len(stack))]
+        return tuple(results)
+
+    def add(self, a: Value, b: Value) -> Value:
+        return Sum(self._value(a), self._value(b))
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self.builder.op("Mul", self._value(a), self._value(b))
+
+    def activate(self, x: Value, function: Activation) -> Value:
+        return self._plan.target.activations[function](self.builder, self._value(x))
+
+    def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
+        gamma = self._vector(weight)
+        if isinstance(x, Sum) and not self.builder.made(x):
+            normed, _, _, total = self.builder.ops(
+                "SkipSimplifiedLayerNormalization",
+                x.a,
+                x.b,
+                gamma,
+                count=4,
+                domain=MICROSOFT,
+                epsilon=epsilon,
+            )
+            self.builder.once(x, lambda: total)
+            return normed
+        value = self._value(x)
+        return self.builder.op(
+            "SimplifiedLayerNormalization", value, gamma, axis=-1, epsilon=epsilon, stash_type=1
+        )
+
+    def attend(self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str) -> Value:
+        return self._plan.target.attend(self.builder, self._packed(qkv), spec)
+
+    def select(self, x: Value) -> Value:
+        rows = self.builder.input("logit_rows", ir.DataType.INT64, ["wanted"])
+        shape = self.builder.constant(np.array([-1, self._hidden], np.int64))
+        flat = self.builder.op("Reshape", self._value(x), shape)
+        return self.builder.op("Gather", flat, rows, axis=0)
+
+    def head(self, x: Value, weight: Weight) -> None:
+        logits = self._quantizer(weight).linear(self.builder, self._value(x), self._matrix(weight), None)
+        self.builder.output(logits, "logits", ir.DataType.FLOAT, ["wanted", weight.shape[0]])
+
+    def _value(self, x: Value) -> ir.Value:
+        """The value as a tensor of the graph, whatever it takes to have it."""
+        if isinstance(x, ir.Value):
+            return x
+        if isinstance(x, Sum):
+            return self.builder.once(x, lambda: self.builder.op("Add", x.a, x.b))
+        parts = self.builder.once((x.packed, "split"), lambda: self._split(x))
+        return parts[x.index]
+
+    def _packed(self, parts: Sequence[Value]) -> Sequence[ir.Value | None]:
+        """The parts as one packed value followed by nothing, if that is how they lie; else each by itself."""
+        first = parts[0]
+        if isinstance(first, Slice) and all(isinstance(p, Slice) and p.packed is first.packed for p in parts):
+            return [first.packed] + [None] * (len(parts) - 1)
+        return [self._value(part) for part in parts]
+
+    def _vector(self, *parts: Weight | int) -> ir.Value:
+        """Norm weights and biases: float32 as they are, one after another; a number stands for so many zeros."""
+        name = "+".join(part.name if isinstance(part, Weight) else f"{part} zeros" for part in parts)
+        size = sum(part.shape[0] if isinstance(part, Weight) else part for part in parts)
+        return self.builder.stored(name, ir.DataType.FLOAT, [size], lambda: map(self._rows, parts))
+
+    def _rows(self, part: Weight | int) -> Float32:
+        if isinstance(part, int):
+            return np.zeros(part, np.float32)
+        return self._plan.checkpoint.tensor(part.name).rows(0, part.shape[0])
+
+    def _split(self, x: Slice) -> Sequence[ir.Value]:
+        sizes = self.builder.constant(np.array(x.widths, np.int64))
+        return self.builder.ops("Split", x.packed, sizes, count=len(x.widths), axis=-1)
+
+    def _quantizer(self, weight: Weight) -> Quantizer:
+        quantizer = self._plan.recipe.quantizer(weight.name)
+        self.quantizer_of[weight.name] = str(quantizer)
+        return quantizer
+
+    def _matrix(self, *weights: Weight) -> Matrix:
+        parts = tuple((weight, self._plan.checkpoint.tensor(weight.name)) for weight in weights)
+        return Matrix(parts, self._plan.on_read)
+
+    def _bias(self, layers: Sequence[Linear]) -> ir.Value | None:
+        if not any(layer.bias for layer in layers):
+            return None
+        return self._vector(*(layer.bias or layer.outputs for layer in layers))

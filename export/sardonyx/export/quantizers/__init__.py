@@ -1,0 +1,26 @@
+"""How weights are stored and multiplied. One quantizer per file; its dataclass fields are its options.
+
+A quantizer answers for both sides: the nodes and tensors it writes (`linear`, `embed`), and what those tensors mean
+(`dequantized`), so that a test can hold one against the other. It knows neither architecture nor recipe.
+"""
+
+from typing import Protocol
+
+import onnx_ir as ir
+
+from sardonyx.export.checkpoint import Float32
+from sardonyx.export.onnx_builder import OnnxBuilder
+from sardonyx.export.weights import Matrix
+
+
+class Quantizer(Protocol):
+    """`str()` of a quantizer is its short name in manifests and tables, such as `int4/32`."""
+
+    def linear(self, g: OnnxBuilder, x: ir.Value, weight: Matrix, bias: ir.Value | None) -> ir.Value:
+        """`x W^T + bias`: `[..., inputs]` to `[..., outputs]`."""
+
+    def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
+        """Rows of the table for the ids: `[...]` to `[..., inputs]`. Shares the bytes that `linear` stores."""
+
+    def dequantized(self, rows: Float32) -> Float32:
+        """What is left of these rows (`[some, inputs]`) after storing them."""

@@ -1,0 +1,38 @@
+"""Which quantizer for which tensor. Each recipe is a few readable rules; the first pattern that matches decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from sardonyx.export.quantizers import Quantizer
+from sardonyx.export.quantizers.nbits import NBits
+from sardonyx.export.quantizers.none import Float
+
+TABLES = ("*embed_tokens.weight", "lm_head.weight")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rules from canonical tensor name (shell pattern) to quantizer."""
+
+    name: str
+    summary: str
+    rules: tuple[tuple[str, Quantizer], ...]
+
+    def quantizer(self, weight: str) -> Quantizer:
+        return next(quantizer for pattern, quantizer in self.rules if fnmatchcase(weight, pattern))
+
+
+def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
+    return tuple((pattern, quantizer) for pattern in TABLES)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("fp32", "float32 weights: the reference", (("*", Float()),)),
+        Recipe(
+            "int4", "4-bit blocks of 32, vocabulary tables in 8 bits", (*_tables(NBits(8)), ("*", NBits(4)))
+        ),
+    )
+}

@@ -1,0 +1,82 @@
+"""The tensors that a graph asks for: looked up by name, counted, stacked. Knows checkpoints, not formats or graphs."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sardonyx.export.checkpoint import Checkpoint, Float32, LazyTensor
+from sardonyx.models.graph import Weight
+from sardonyx.runtime.errors import SourceError
+
+CHUNK_ELEMENTS = 1 << 22
+"""Elements that are read, quantized and written at a time (16 MiB as float32)."""
+
+LISTED = 12
+"""Tensor names that an error spells out before it counts the rest."""
+
+OnRead = Callable[[int, str], None]
+"""Told how many elements of which tensor were just read."""
+
+
+def unheard(elements: int, name: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One or several checkpoint matrices stacked along their first axis, still on disk; shape `[outputs, inputs]`."""
+
+    parts: tuple[tuple[Weight, LazyTensor], ...]
+    on_read: OnRead = unheard
+
+    @property
+    def name(self) -> str:
+        """The weight's name, or for a stack the common name of its parts: `...self_attn.q_proj+k_proj+v_proj.weight`."""
+        stems = [weight.name.removesuffix(".weight") for weight, _ in self.parts]
+        parent = stems[0].rpartition(".")[0]
+        return f"{parent}.{'+'.join(stem.rpartition('.')[2] for stem in stems)}.weight"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(weight.shape[0] for weight, _ in self.parts), self.parts[0][0].shape[1]
+
+    def chunks(self) -> Iterator[Float32]:
+        """All rows in order, a few at a time, as float32 `[some, inputs]`."""
+        for weight, tensor in self.parts:
+            outputs, inputs = weight.shape
+            step = max(1, CHUNK_ELEMENTS // inputs)
+            for start in range(0, outputs, step):
+                rows = tensor.rows(start, min(start + step, outputs))
+                self.on_read(rows.size, weight.name)
+                yield rows
+
+
+def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied: bool) -> None:
+    """Hold a checkpoint against what its description wants. Raises SourceError listing every difference at once."""
+    names = checkpoint.names()
+    missing = sorted(wanted.keys() - names)
+    unused = sorted(name for name in names - wanted.keys() if not _expected_unused(name, tied=tied))
+    misshaped = [
+        f"{name} is {list(checkpoint.tensor(name).shape)}, the config says {list(weight.shape)}"
+        for name, weight in sorted(wanted.items())
+        if name in names and tuple(checkpoint.tensor(name).shape) != weight.shape
+    ]
+    faults = [
+        *(
+            f"{kind}: {_listed(found)}"
+            for kind, found in (("missing", missing), ("not used", unused))
+            if found
+        ),
+        *(f"of another shape: {_listed(misshaped)}" for _ in misshaped[:1]),
+    ]
+    if faults:
+        raise SourceError(f"{checkpoint.name}: its tensors do not fit its config; " + "; ".join(faults))
+
+
+def _expected_unused(name: str, *, tied: bool) -> bool:
+    """Tensors that checkpoints carry without effect: rotary tables, which are computed, and a tied head's copy."""
+    return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:LISTED])
+    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

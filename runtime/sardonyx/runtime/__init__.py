@@ -1,0 +1,1 @@
+"""Running artifacts: numpy and onnxruntime, no torch."""

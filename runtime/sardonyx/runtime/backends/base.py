@@ -1,0 +1,45 @@
+"""What a backend is: a program that turns tokens and cached states into logits, and writes the new states in place.
+
+A backend knows arrays. It does not know requests, strategies or text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass over `rows` sequences of up to `tokens` new tokens each, padded on the right."""
+
+    ids: NDArray[np.int64]  # [rows, tokens]
+    counts: NDArray[np.int32]  # [rows], new tokens that are not padding
+    lengths: NDArray[np.int32]  # [rows], positions cached once this pass is done
+    logit_rows: NDArray[np.int64]  # [wanted], indices into the flattened [rows * tokens]
+
+
+@dataclass(frozen=True)
+class CacheView:
+    """The cache rows that a pass works on, in place.
+
+    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the manifest;
+    equal `key` means the very same memory, so that a backend may remember what it bound.
+    """
+
+    tensors: Sequence[NDArray[Any]]
+    key: tuple[int, int, int]
+
+
+class Program(Protocol):
+    """A loaded decoder."""
+
+    run_s: float
+    """Seconds spent inside the inference library so far."""
+
+    def run(self, batch: Batch, cache: CacheView) -> Float32:
+        """Logits `[wanted, vocab]`, valid until the next call. Updates the cache rows in place."""

@@ -1,0 +1,39 @@
+"""Decoding algorithms. One per file, each a generator that says what to feed and is handed the logits.
+
+A strategy never sees the model, the cache or the loop: it yields `Feed`s and receives, for each of its rows, the
+logits of the last `wanted` positions. So every algorithm runs beside every other in one batch, and is tested by
+handing it logits.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sardonyx.runtime.backends.base import Float32
+
+
+@dataclass(frozen=True)
+class Feed:
+    """New tokens for each of a strategy's rows.
+
+    `keep` says first which cached positions the rows begin with: for each row the parent row and a length (None: all
+    rows as they are). `wanted` is the number of last positions of each row whose logits are handed back.
+    """
+
+    tokens: Sequence[Sequence[int]]
+    keep: Sequence[tuple[int, int]] | None = None
+    wanted: int = 1
+
+
+Strategy = Generator[Feed, Sequence[Float32], None]
+"""Receives one array `[wanted, vocab]` for each row fed."""
+
+
+class Answer(Protocol):
+    """Where a strategy puts the tokens it has decided on."""
+
+    sequence: list[int]
+    """Prompt and answer so far."""
+
+    def add(self, token: int) -> bool:
+        """Append a token. False when the answer ends with it."""
