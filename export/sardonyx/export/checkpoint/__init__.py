@@ -1,7 +1,7 @@
-"""Readers of trained models. Each turns one file format into the same thing: canonical names and lazy tensors.
+"""Readers of trained models. Each turns one format into the same thing: canonical names and lazy tensors.
 
-A reader is a module of this package with `sniff(path) -> bool` and `read(path) -> Checkpoint`; its file name is its
-registration. Readers know nothing about graphs or quantization.
+A reader is a module of this package with `sniff(path) -> bool` and `read(path) -> Checkpoint`; its file name is
+its registration. Readers know nothing about graphs or quantization.
 """
 
 import importlib
@@ -20,7 +20,7 @@ Float32 = NDArray[np.float32]
 
 
 class LazyTensor(Protocol):
-    """A tensor still on disk. Only the rows that are asked for are read, so a reader never holds a whole model."""
+    """A tensor still on disk. Only the rows asked for are read: a reader never holds a whole model."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -88,5 +88,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
             checkpoint: Checkpoint = reader.read(path)
             return checkpoint
     raise SourceError(
-        f"{path}: not a model that can be read; expected a .gguf file, or a folder with config.json and .safetensors files"
+        f"{path}: not a model that can be read; expected a .gguf file, "
+        "or a folder with config.json and .safetensors files"
     )
