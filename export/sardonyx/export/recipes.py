@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.none import Float
+from sardonyx.export.quantizers.w8a8 import W8A8
 
 TABLES = ("*embed_tokens.weight", "lm_head.weight")
 
@@ -27,12 +28,10 @@ def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
     return tuple((pattern, quantizer) for pattern in TABLES)
 
 
-RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("fp32", "float32 weights: the reference", (("*", Float()),)),
-        Recipe(
-            "int4", "4-bit blocks of 32, vocabulary tables in 8 bits", (*_tables(NBits(8)), ("*", NBits(4)))
-        ),
-    )
-}
+_RECIPES = (
+    Recipe("fp32", "float32 weights: the reference", (("*", Float()),)),
+    Recipe("int8", "8-bit weights and activations, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", W8A8()))),
+    Recipe("int4", "4-bit blocks of 32, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", NBits(4)))),
+)
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

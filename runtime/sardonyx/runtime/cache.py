@@ -34,7 +34,7 @@ class Arena:
         self._states = states
         self._limit = limit
         self._rows: list[Row] = []
-        self._version = 0
+        self._memory = object()  # a new one whenever the tensors move
         self._tensors = self._allocate(1, min(FIRST_CAPACITY, limit))
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Arena:
 
     def view(self, start: int, stop: int) -> CacheView:
         """Rows `[start:stop]`, in place."""
-        return CacheView([tensor[start:stop] for tensor in self._tensors], (self._version, start, stop))
+        return CacheView([tensor[start:stop] for tensor in self._tensors], self._memory, (start, stop))
 
     def lengths(self, start: int, stop: int) -> list[int]:
         """Cached positions of rows `[start:stop]`."""
@@ -101,7 +101,7 @@ class Arena:
 
     def _resize(self, rows: int, capacity: int) -> None:
         old, self._tensors = self._tensors, self._allocate(rows, capacity)
-        self._version += 1
+        self._memory = object()
         for before, after in zip(old, self._tensors, strict=True):
             for row in self._rows:
                 after[row.index, :, : row.length] = before[row.index, :, : row.length]

@@ -1,7 +1,7 @@
 """Readers of trained models. Each turns one format into the same thing: canonical names and lazy tensors.
 
-A reader is a module of this package with `sniff(path) -> bool` and `read(path) -> Checkpoint`; its file name is
-its registration. Readers know nothing about graphs or quantization.
+A reader is a module of this package with `sniff(path) -> bool` and `read(path) -> Checkpoint`; its file name
+is its registration. Readers know nothing about graphs or quantization.
 """
 
 import importlib

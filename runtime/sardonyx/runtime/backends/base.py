@@ -27,12 +27,13 @@ class Batch:
 class CacheView:
     """The cache rows that a pass works on, in place.
 
-    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the manifest;
-    equal `key` means the very same memory, so that a backend may remember what it bound.
+    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the manifest.
+    The same `memory` object and the same `rows` mean the very same bytes, so a backend may remember what it bound.
     """
 
     tensors: Sequence[NDArray[Any]]
-    key: tuple[int, int, int]
+    memory: object
+    rows: tuple[int, int]
 
 
 class Program(Protocol):

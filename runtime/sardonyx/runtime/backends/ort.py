@@ -58,11 +58,11 @@ class OrtProgram:
         self.run_s = 0.0
         self._states = manifest.states
         self._vocab = manifest.vocab_size
+        self._memory: object = None
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
 
     def run(self, batch: Batch, cache: CacheView) -> Float32:
-        key = (*cache.key, batch.ids.shape[1], len(batch.logit_rows))
-        bound = self._bound.get(key) or self._bind(key, batch, cache)
+        bound = self._bound_to(batch, cache)
         for name in ("ids", "counts", "lengths", "logit_rows"):
             getattr(bound.batch, name)[...] = getattr(batch, name)
         bound.batch.lengths[...] -= 1  # the kernel counts from zero
@@ -72,7 +72,19 @@ class OrtProgram:
         self.run_s += perf_counter() - started
         return bound.logits
 
-    def _bind(self, key: tuple[int, ...], batch: Batch, cache: CacheView) -> _Bound:
+    def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
+        if cache.memory is not self._memory:  # bindings hold bare addresses: none may outlive the memory behind it
+            self._bound.clear()
+            self._memory = cache.memory
+        key = (*cache.rows, batch.ids.shape[1], len(batch.logit_rows))
+        if key not in self._bound:
+            self._bound[key] = self._bind(batch, cache)
+            if len(self._bound) > BINDINGS:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(key)
+        return self._bound[key]
+
+    def _bind(self, batch: Batch, cache: CacheView) -> _Bound:
         binding = self._session.io_binding()
         own = Batch(*(np.empty_like(a) for a in (batch.ids, batch.counts, batch.lengths, batch.logit_rows)))
         total = np.zeros((), np.int32)
@@ -90,11 +102,7 @@ class OrtProgram:
             _bind_array(binding.bind_input, state.input, tensor)
             _bind_array(binding.bind_output, state.output, tensor)
         _bind_array(binding.bind_output, "logits", logits)
-        bound = _Bound(binding, own, logits, total)
-        self._bound[key] = bound
-        if len(self._bound) > BINDINGS:
-            self._bound.popitem(last=False)
-        return bound
+        return _Bound(binding, own, logits, total)
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
