@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sardonyx.export.artifact import hashed, sources_hash, writing
+from sardonyx.export.artifact import sources_hash, writing
 from sardonyx.export.checkpoint import Checkpoint, TokenizerFiles, open_checkpoint
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
@@ -16,6 +16,7 @@ from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import OnRead, check_weights, unheard
 from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
 from sardonyx.runtime.errors import RequestError, SourceError, UnknownArchitecture
+from sardonyx.runtime.integrity import file_record
 from sardonyx.runtime.manifest import (
     CHAT_TEMPLATE_NAME,
     FORMAT,
@@ -34,7 +35,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def export(
-    source: Path,
+    source: Path | Checkpoint,
     out: Path,
     *,
     recipe: str = "int4",
@@ -42,7 +43,7 @@ def export(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write the model at `source` (a GGUF file or a Hugging Face folder) to the artifact folder `out`.
+    """Write the model at `source` (a GGUF file, a Hugging Face folder or an open checkpoint) to the folder `out`.
 
     `context` lowers the number of positions the artifact can hold (default: what the model was trained for). Raises
     SourceError for what cannot be read, OutputError for what cannot be written; in either case `out` is untouched.
@@ -50,7 +51,7 @@ def export(
     if recipe not in RECIPES:
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
     with writing(out, force=force) as folder:
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
         decoder = _described(checkpoint)
         tokenizer = checkpoint.tokenizer()
         counted = cost(decoder)
@@ -127,7 +128,7 @@ def _manifest(
         ],
         tokens=Tokens(list(tokenizer.eos_ids), tokenizer.bos_id, dict(tokenizer.special_texts)),
         source=Source(checkpoint.name, checkpoint.format, sources_hash(checkpoint.files)),
-        files={path.name: hashed(path) for path in sorted(folder.iterdir())},
+        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
         minimum_onnxruntime=plan.target.minimum_onnxruntime,
         exporter=f"sardonyx {version('sardonyx')}",
         generation=dict(checkpoint.generation),

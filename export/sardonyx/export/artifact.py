@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sardonyx.runtime.errors import OutputError
-from sardonyx.runtime.manifest import MANIFEST_NAME, FileRecord
+from sardonyx.runtime.integrity import file_record
+from sardonyx.runtime.manifest import MANIFEST_NAME
 
 
 @contextmanager
@@ -39,18 +40,11 @@ def writing(out: Path, *, force: bool) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def hashed(path: Path) -> FileRecord:
-    """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileRecord(bytes=file.tell(), sha256=digest.hexdigest())
-
-
 def sources_hash(paths: tuple[Path, ...]) -> str:
     """One SHA-256 over several files in their order."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(hashed(path).sha256.encode())
+        digest.update(file_record(path).sha256.encode())
     return digest.hexdigest()
 
 

@@ -14,8 +14,8 @@ from sardonyx.export.weight_file import Chunks, WeightFile
 from sardonyx.models.graph import StateSpec
 
 MICROSOFT = "com.microsoft"
-OPSETS = {"": 21, MICROSOFT: 1}
-IR_VERSION = 10
+OPSETS = {"": 23, MICROSOFT: 1}
+IR_VERSION = 11
 
 Dims = Sequence[int | str]
 Made = TypeVar("Made")

@@ -102,9 +102,7 @@ class OnnxGraph:
             self.builder.once(x, lambda: total)
             return normed
         value = self._value(x)
-        return self.builder.op(
-            "SimplifiedLayerNormalization", value, gamma, axis=-1, epsilon=epsilon, stash_type=1
-        )
+        return self.builder.op("RMSNormalization", value, gamma, axis=-1, epsilon=epsilon)
 
     def attend(self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str) -> Value:
         return self._plan.target.attend(self.builder, self._packed(qkv), spec)

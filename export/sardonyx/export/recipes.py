@@ -30,8 +30,14 @@ def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
 
 _RECIPES = (
     Recipe("fp32", "float32 weights: the reference", (("*", Float()),)),
-    Recipe("int8", "8-bit weights and activations, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", W8A8()))),
-    Recipe("int4", "4-bit blocks of 32, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", NBits(4)))),
+    Recipe(
+        "int8",
+        "8-bit weights and activations, vocabulary tables in 8-bit blocks",
+        (*_tables(NBits(8)), ("*", W8A8())),
+    ),
+    Recipe(
+        "int4", "4-bit blocks of 32, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", NBits(4)))
+    ),
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

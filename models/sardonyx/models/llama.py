@@ -19,6 +19,7 @@ EXAMPLE: Mapping[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
+    "head_dim": 16,
     "vocab_size": 99,
     "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,

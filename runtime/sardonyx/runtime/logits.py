@@ -271,7 +271,7 @@ def _check(sequence: Tokens, logits: Row) -> None:
     if not math.isfinite(top):
         raise ArtifactError(
             f"the model's logits after {len(sequence)} tokens are no distribution (the largest is {top}):"
-            " its weights or its recipe are at fault; export it again, with a wider recipe if that is not enough"
+            " its weights or recipe are at fault; export it again, with a wider recipe if that is not enough"
         )
 
 

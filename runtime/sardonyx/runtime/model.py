@@ -52,10 +52,10 @@ class Model:
         stop = max(step.row.index for step in steps) + 1
         width = max(len(step.tokens) for step in steps)
         ids = np.zeros((stop - start, width), np.int64)
-        counts = np.ones(
-            stop - start, np.int32
-        )  # a row in between that is not stepped runs one token for nothing:
-        past = np.array(self.arena.lengths(start, stop), np.int32)  # what it writes lies behind its length
+        past = np.array(self.arena.lengths(start, stop), np.int32)
+        # A row in between that is not stepped gets no token; the kernel refuses a row of no positions at all, so an
+        # empty one gets a token that its first real one overwrites.
+        counts = (past == 0).astype(np.int32)
         wanted: list[int] = []
         for step in steps:
             at = step.row.index - start

@@ -16,16 +16,15 @@ from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
 from sardonyx.runtime.errors import SourceError
 
-HEAD_WIDTH_MULTIPLE = 8
-"""The CPU kernel refuses other head widths."""
+HEAD_WIDTH_MULTIPLE = {True: 16, False: 8}
+"""The CPU kernel refuses other head widths, with and without rotary embedding."""
 
 
 def attend(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
-    if spec.head_width % HEAD_WIDTH_MULTIPLE:
-        raise SourceError(
-            f"head width {spec.head_width} is not a multiple of {HEAD_WIDTH_MULTIPLE}, which the kernel needs"
-        )
+    multiple = HEAD_WIDTH_MULTIPLE[spec.rotation is not None]
+    if spec.head_width % multiple:
+        raise SourceError(f"head width {spec.head_width} is not a multiple of {multiple}, which the kernel needs")
     layer = len(g.states) // 2
     shape = (spec.kv_heads, spec.head_width)
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)

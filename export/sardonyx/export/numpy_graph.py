@@ -1,0 +1,110 @@
+"""Graph -> arrays: the interpreter that is read to know what a verb means, and that every artifact is held against.
+
+One sequence, float64, no cleverness: attention is written out, the cache is concatenation. It knows no quantizer: it
+asks a function for weights, which may hand it what a quantizer left of them.
+"""
+
+from collections.abc import Callable, Sequence
+from math import erf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sardonyx.export.checkpoint import Float32
+from sardonyx.models.decoder import Decoder
+from sardonyx.models.graph import Activation, AttentionSpec, Linear, Rotation, Weight
+
+Float64 = NDArray[np.float64]
+Fetch = Callable[[Weight], Float32]
+
+ACTIVATIONS: dict[Activation, Callable[[Float64], Float64]] = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2,
+    "gelu_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
+}
+
+
+class NumpyGraph:
+    """Implements `models.graph.Graph` by computing. Each `run` continues the sequence of those before it."""
+
+    def __init__(self, decoder: Decoder, fetch: Fetch) -> None:
+        self._decoder = decoder
+        self._fetch = fetch
+        self._cache: dict[str, Float64] = {}
+        self._past = 0
+        self._ids = np.empty(0, np.int64)
+        self._logits = np.empty((0, 0))
+
+    def run(self, tokens: Sequence[int]) -> Float64:
+        """Logits of every position of these new tokens, `[tokens, vocab]`."""
+        self._ids = np.array(tokens, np.int64)
+        self._decoder.emit(self)
+        self._past += len(tokens)
+        return self._logits
+
+    def embed(self, table: Weight) -> Float64:
+        return self._weight(table)[self._ids]
+
+    def linear(self, x: Float64, *layers: Linear) -> tuple[Float64, ...]:
+        return tuple(
+            x @ self._weight(layer.weight).T + (self._weight(layer.bias) if layer.bias else 0)
+            for layer in layers
+        )
+
+    def add(self, a: Float64, b: Float64) -> Float64:
+        return a + b
+
+    def mul(self, a: Float64, b: Float64) -> Float64:
+        return a * b
+
+    def activate(self, x: Float64, function: Activation) -> Float64:
+        return ACTIVATIONS[function](x)
+
+    def rms_norm(self, x: Float64, weight: Weight, epsilon: float) -> Float64:
+        normed: Float64 = x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * self._weight(weight)
+        return normed
+
+    def attend(self, qkv: tuple[Float64, Float64, Float64], spec: AttentionSpec, at: str) -> Float64:
+        query, key, value = (x.reshape(len(x), -1, spec.head_width) for x in qkv)  # [tokens, heads, width]
+        if spec.rotation:
+            query, key = self._rotated(query, spec.rotation), self._rotated(key, spec.rotation)
+        key, value = (
+            self._cached(f"{at}.key", key),
+            self._cached(f"{at}.value", value),
+        )  # [positions, kv_heads, width]
+        group = spec.heads // spec.kv_heads
+        key, value = key.repeat(group, axis=1), value.repeat(group, axis=1)
+        scores = np.einsum("qhw,khw->hqk", query, key) * spec.scale
+        if spec.softcap:
+            scores = spec.softcap * np.tanh(scores / spec.softcap)
+        back = np.arange(self._past, self._past + len(query))[:, None] - np.arange(
+            len(key)
+        )  # positions looked back
+        seen = (back >= 0) & (back < (spec.window or len(key)))
+        scores = np.where(seen, scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        return np.einsum("hqk,khw->qhw", weights, value).reshape(len(query), -1)
+
+    def select(self, x: Float64) -> Float64:
+        return x
+
+    def head(self, x: Float64, weight: Weight) -> None:
+        self._logits = x @ self._weight(weight).T
+
+    def _weight(self, weight: Weight) -> Float64:
+        return self._fetch(weight).astype(np.float64)
+
+    def _cached(self, name: str, new: Float64) -> Float64:
+        past = self._cache.get(name)
+        self._cache[name] = new if past is None else np.concatenate([past, new])
+        return self._cache[name]
+
+    def _rotated(self, x: Float64, rotation: Rotation) -> Float64:
+        """Channel pairs (i, i + pairs) turned by position times frequency; channels beyond are left alone."""
+        pairs = len(rotation.frequencies)
+        angles = np.arange(self._past, self._past + len(x))[:, None, None] * np.array(rotation.frequencies)
+        cos, sin = np.cos(angles) * rotation.magnitude, np.sin(angles) * rotation.magnitude
+        a, b, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], -1)

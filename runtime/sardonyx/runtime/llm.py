@@ -1,0 +1,181 @@
+"""LLM: an artifact ready to answer. The facade that users meet; all work is done by what it puts together."""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from sardonyx.runtime.answer import Completion, TextAnswer, Usage
+from sardonyx.runtime.backends.base import Program
+from sardonyx.runtime.backends.ort import OrtProgram
+from sardonyx.runtime.chat_template import ChatTemplate
+from sardonyx.runtime.engine import Engine, Task
+from sardonyx.runtime.errors import RequestError
+from sardonyx.runtime.integrity import checking
+from sardonyx.runtime.logits import make_picker
+from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
+from sardonyx.runtime.model import Model
+from sardonyx.runtime.params import SamplingParams
+from sardonyx.runtime.strategies.sample import sample
+from sardonyx.runtime.threads import usable_cores
+from sardonyx.runtime.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+"""Text as it is, token ids, or the messages of a chat."""
+
+
+class LLM:
+    """A language model that answers. Load one with `LLM.load`; one thread at a time may use it."""
+
+    def __init__(
+        self, manifest: Manifest, tokenizer: Tokenizer, template: ChatTemplate | None, program: Program
+    ) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+        self.chat_template = template
+        self.default_params = _default_params(manifest)
+        self._program = program
+        self._model = Model(manifest, program)
+        self._engine = Engine(self._model)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, threads: int | None = None, check: bool = True) -> "LLM":
+        """Load an artifact folder.
+
+        `threads` defaults to the cores that this process may use. `check` compares every file with the hash it was
+        written with, while the model loads. Raises ArtifactError naming the file that is missing, cut or altered.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if threads is not None and threads < 1:
+            raise RequestError(f"threads={threads}: at least 1 is needed")
+        with checking(folder, manifest) if check else nullcontext():
+            program = OrtProgram(folder, manifest, threads or usable_cores())
+            tokenizer = Tokenizer.load(folder)
+            template = _template(folder, manifest)
+        return cls(manifest, tokenizer, template, program)
+
+    def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Completion:
+        """Answer a prompt and wait for the whole answer. Raises RequestError for what cannot be honoured."""
+        stream = self.stream(prompt, params)
+        for _ in stream:
+            pass
+        return stream.completion
+
+    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
+        """Answer the last of a chat's messages: `[{"role": "user", "content": "Hello"}]`."""
+        return self.generate(messages, params)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> "Stream":
+        """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any piece."""
+        started = perf_counter()
+        params = params or self.default_params
+        ids = self.encode(prompt)
+        room = self.manifest.context_length - len(ids)
+        if not ids:
+            raise RequestError("the prompt is empty; give it at least one token")
+        if room < 1:
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens, but the model holds {self.manifest.context_length} "
+                "positions, prompt and answer together; shorten the prompt"
+            )
+        ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
+        params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
+        answer = TextAnswer(ids, params, self.tokenizer, room)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        task = self._engine.submit(sample(answer, make_picker(params, seed)))
+        return Stream(self._engine, self._program, task, answer, started)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids that a prompt is fed as."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        if all(isinstance(part, int) for part in prompt):
+            return self._checked_ids(prompt)
+        if self.chat_template is None:
+            raise RequestError(f"{self.manifest.name} has no chat template; give the prompt as plain text")
+        text = self.chat_template.render(prompt, add_generation_prompt=True)
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _checked_ids(self, prompt: Sequence[Any]) -> list[int]:
+        for place, token in enumerate(prompt):
+            if not 0 <= token < self.manifest.vocab_size:
+                raise RequestError(
+                    f"token {token} at {place} is outside the vocabulary of {self.manifest.vocab_size}"
+                )
+        return list(prompt)
+
+
+class Stream:
+    """An answer on its way: iterate for pieces of text. Leaving it unfinished cancels it."""
+
+    def __init__(
+        self, engine: Engine, program: Program, task: Task, answer: TextAnswer, started: float
+    ) -> None:
+        self._engine = engine
+        self._program = program
+        self._task = task
+        self._answer = answer
+        self._started = started
+        self._run_before = program.run_s
+        self._first_s = 0.0
+        self._total_s = 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            while not self._task.done:
+                self._engine.step()
+                self._note_time()
+                if text := self._answer.fresh_text():
+                    yield text
+            if self._task.error is not None:
+                raise self._task.error
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop here. The completion keeps what has come; harmless when the answer is complete."""
+        if not self._task.done:
+            self._engine.cancel(self._task)
+            self._answer.finish("cancelled")
+            self._note_time()
+
+    @property
+    def completion(self) -> Completion:
+        """The answer so far, or the whole one when the iteration has ended."""
+        usage = Usage(
+            prompt_tokens=len(self._answer.sequence) - len(self._answer.tokens),
+            completion_tokens=len(self._answer.tokens),
+            first_token_s=self._first_s,
+            total_s=self._total_s,
+            run_s=self._program.run_s - self._run_before,
+        )
+        return Completion(self._answer.text, self._answer.tokens, self._answer.finish_reason, usage)
+
+    def _note_time(self) -> None:
+        self._total_s = perf_counter() - self._started
+        if not self._first_s and self._answer.tokens:
+            self._first_s = self._total_s
+
+
+def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:
+    path = folder / CHAT_TEMPLATE_NAME
+    return ChatTemplate(path.read_text("utf-8"), manifest.tokens.texts) if path.is_file() else None
+
+
+def _default_params(manifest: Manifest) -> SamplingParams:
+    """The model's own sampling defaults, where it has any that are known here and it asks to be sampled."""
+    if not manifest.generation.get("do_sample", False):
+        return SamplingParams()
+    known = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
+    given = {
+        name: of(manifest.generation[name])
+        for name, of in known.items()
+        if manifest.generation.get(name) is not None
+    }
+    return SamplingParams(**{"temperature": 1.0, **given})

@@ -1,0 +1,98 @@
+"""Checkpoints of random weights for any config, in memory: the tests' supply of models."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sardonyx.export.api import export
+from sardonyx.export.checkpoint import Float32, TokenizerFiles
+from sardonyx.export.cost_graph import cost
+from sardonyx.models import describe
+from sardonyx.models.graph import Weight
+from sardonyx.runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ArrayTensor:
+    """A LazyTensor that is not lazy."""
+
+    array: Float32
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return self.array[start:stop]
+
+
+@dataclass(frozen=True)
+class ArrayCheckpoint:
+    """A Checkpoint made of arrays."""
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, Float32]
+    name: str = "random"
+    format: str = "arrays"
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.arrays)
+
+    def tensor(self, name: str) -> ArrayTensor:
+        return ArrayTensor(self.arrays[name])
+
+    def tokenizer(self) -> TokenizerFiles:
+        return TokenizerFiles(
+            letters_tokenizer(self.config["vocab_size"]), None, None, (0,), {"eos_token": "<end>"}
+        )
+
+    def fetch(self, weight: Weight) -> Float32:
+        return self.arrays[weight.name]
+
+
+def random_checkpoint(config: Mapping[str, Any], seed: int = 0) -> ArrayCheckpoint:
+    """Weights of the size that keeps activations near one, norms near one."""
+    rng = np.random.default_rng(seed)
+
+    def array(weight: Weight) -> Float32:
+        if len(weight.shape) == 1:
+            centre = 0.0 if weight.name.endswith(".bias") else 1.0
+            return (centre + 0.1 * rng.standard_normal(weight.shape)).astype(np.float32)
+        return (rng.standard_normal(weight.shape) / np.sqrt(weight.shape[1])).astype(np.float32)
+
+    return ArrayCheckpoint(config, {w.name: array(w) for w in cost(describe(config)).weights.values()})
+
+
+def letters_tokenizer(vocab_size: int) -> bytes:
+    """A tokenizer.json of single letters: token 0 is `<end>`, the others printable characters in order."""
+    vocab = {"<end>": 0} | {chr(32 + i): i for i in range(1, vocab_size)}
+    added = {"id": 0, "content": "<end>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [added | flags],
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": "."},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            "decoder": {"type": "Fuse"},
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<end>"},
+        }
+    ).encode()
+
+
+def export_random(
+    config: Mapping[str, Any], folder: Path, recipe: str = "fp32"
+) -> tuple[ArrayCheckpoint, Manifest]:
+    """Export random weights for a config."""
+    checkpoint = random_checkpoint(config)
+    return checkpoint, export(checkpoint, folder, recipe=recipe)
