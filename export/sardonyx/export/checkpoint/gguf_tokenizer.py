@@ -1,11 +1,11 @@
 """The tokenizer inside a GGUF file, as a tokenizer.json for the `tokenizers` library.
 
 GGUF keeps vocabulary, merges or scores, token types and the names of rules; the pieces around them (what
-splits words, how bytes are spelled, how text is put together again) are rebuilt here. Knows nothing about
-tensors.
+splits words, how bytes are spelled, how text is put together again) are rebuilt here. Knows no tensors.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
@@ -35,143 +35,151 @@ def eos_ids(metadata: Metadata) -> tuple[int, ...]:
 def read_tokenizer(metadata: Metadata) -> TokenizerFiles:
     """Rebuild the tokenizer. Raises SourceError when there is none or it cannot be stated exactly."""
     kind = metadata.require("tokenizer.ggml.model", str)
-    tokens = _tokens(metadata)
-    if kind == "gpt2":
-        tokenizer, add_bos = _byte_level(metadata, tokens)
-    elif kind == "llama":
-        tokenizer, add_bos = _sentencepiece(metadata, tokens)
-    else:
+    if kind not in ("gpt2", "llama"):
         raise SourceError(f"{metadata.path}: tokenizer {kind!r} is not supported (gpt2 and llama are)")
-    special = {name: metadata.get(key, int) for name, key in _SPECIAL.items()}
-    texts = {name: _token(metadata, tokens, i) for name, i in special.items() if i is not None}
-    ends = eos_ids(metadata)
-    _add_tokens(metadata, tokenizer, tokens, [_token(metadata, tokens, i) for i in ends])
-    _add_ends(metadata, tokenizer, texts, add_bos)
+    vocabulary = _vocabulary(metadata)
+    tokenizer, add_bos = _byte_level(vocabulary) if kind == "gpt2" else _sentencepiece(vocabulary)
+    _add_tokens(vocabulary, tokenizer)
+    _surround(vocabulary, tokenizer, {"bos": add_bos, "eos": False})
     return TokenizerFiles(
         tokenizer_json=tokenizer.to_str().encode(),
         chat_template=metadata.get("tokenizer.chat_template", str),
-        bos_id=special["bos_token"],
-        eos_ids=ends,
-        special_texts=texts,
+        bos_id=metadata.get(_SPECIAL["bos_token"], int),
+        eos_ids=eos_ids(metadata),
+        special_texts=vocabulary.special,
     )
 
 
-def _tokens(metadata: Metadata) -> list[str]:
-    tokens = _list(metadata, "tokenizer.ggml.tokens", str, None)
+@dataclass(frozen=True)
+class _Vocabulary:
+    metadata: Metadata
+    tokens: Sequence[str]
+    special: Mapping[str, str]
+    """`bos_token` and its like, as far as the file names them."""
+
+    def column(self, key: str, kind: type) -> list[Any]:
+        """Metadata that says one thing of each token."""
+        return _column(self.metadata, key, kind, len(self.tokens))
+
+    def bpe(
+        self, merges: list[Any], *, ignore_merges: bool = False, byte_fallback: bool = False
+    ) -> Tokenizer:
+        """What is not in the vocabulary, byte for byte, becomes the unknown token if the file names one."""
+        ids = {text: i for i, text in enumerate(self.tokens)}
+        try:
+            model = models.BPE(
+                ids,
+                merges,
+                unk_token=self.special.get("unk_token"),
+                fuse_unk=True,
+                byte_fallback=byte_fallback,
+                ignore_merges=ignore_merges,
+            )
+        except Exception as error:  # the library raises nothing more specific
+            raise SourceError(
+                f"{self.metadata.path}: the merges do not fit the vocabulary ({error})"
+            ) from None
+        return Tokenizer(model)
+
+
+def _vocabulary(metadata: Metadata) -> _Vocabulary:
+    tokens = _column(metadata, "tokenizer.ggml.tokens", str, None)
     tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]  # as llama.cpp names them
-    if len(set(tokens)) != len(tokens):
+    if len(set(tokens)) < len(tokens):
         raise SourceError(f"{metadata.path}: two tokens of the vocabulary have the same text")
-    return tokens
+    for key in (*_SPECIAL.values(), *_ENDS):
+        if (metadata.get(key, int) or 0) >= len(tokens):
+            raise SourceError(f"{metadata.path}: {key} is outside of the vocabulary of {len(tokens)} tokens")
+    ids = {name: metadata.get(key, int) for name, key in _SPECIAL.items()}
+    return _Vocabulary(metadata, tokens, {name: tokens[i] for name, i in ids.items() if i is not None})
 
 
-def _byte_level(metadata: Metadata, tokens: list[str]) -> tuple[Tokenizer, bool]:
-    """Byte-level BPE (GPT-2 and most models since)."""
+def _byte_level(vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
+    """Byte-level BPE (GPT-2 and most models since), and whether its texts begin with BOS by default."""
+    metadata = vocabulary.metadata
     name = metadata.get("tokenizer.ggml.pre", str)
     if name is None or name not in PRETOKENIZERS:
-        known = ", ".join(PRETOKENIZERS)
         said = "does not say how its tokenizer splits words" if name is None else f"splits words as {name!r}"
-        raise SourceError(f"{metadata.path}: {said} (tokenizer.ggml.pre); known are {known}")
+        known = ", ".join(PRETOKENIZERS)
+        raise SourceError(f"{metadata.path}: {said} (metadata tokenizer.ggml.pre); known are {known}")
     rule = PRETOKENIZERS[name]
-    merges = [tuple(merge.split(" ")) for merge in _list(metadata, "tokenizer.ggml.merges", str, None)]
+    merges = [tuple(merge.split(" ")) for merge in _column(metadata, "tokenizer.ggml.merges", str, None)]
     if any(len(merge) != 2 for merge in merges):
         raise SourceError(f"{metadata.path}: a merge of the tokenizer does not have two parts")
-    tokenizer = Tokenizer(_bpe(metadata, tokens, merges, ignore_merges=rule.ignore_merges))
-    tokenizer.pre_tokenizer = rule.build()
+    tokenizer = vocabulary.bpe(merges, ignore_merges=rule.ignore_merges)
+    tokenizer.pre_tokenizer = rule.split
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, rule.add_bos
 
 
-def _sentencepiece(metadata: Metadata, tokens: list[str]) -> tuple[Tokenizer, bool]:
+def _sentencepiece(vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     """SentencePiece BPE with byte fallback (Llama 2, Mistral), as transformers' LlamaConverter writes it."""
+    metadata = vocabulary.metadata
     for key in ("tokenizer.ggml.remove_extra_whitespaces", "tokenizer.ggml.precompiled_charsmap"):
         if metadata.values.get(key):
             raise SourceError(f"{metadata.path}: {key} is not supported with a tokenizer of type llama")
-    scores = _list(metadata, "tokenizer.ggml.scores", float, len(tokens))
-    unknown = metadata.get("tokenizer.ggml.unknown_token_id", int)
-    tokenizer = Tokenizer(
-        _bpe(
-            metadata,
-            tokens,
-            _merges_from_scores(tokens, scores),
-            unk_token=None if unknown is None else _token(metadata, tokens, unknown),
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    prefix = metadata.get("tokenizer.ggml.add_space_prefix", bool) is not False
-    to_pieces = [normalizers.Prepend(_SPACE)] if prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*to_pieces, normalizers.Replace(" ", _SPACE)])
-    from_pieces = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*from_pieces, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    scores = vocabulary.column("tokenizer.ggml.scores", float)
+    tokenizer = vocabulary.bpe(_merges(vocabulary.tokens, scores), byte_fallback=True)
+    to_pieces: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
+    to_text: list[decoders.Decoder] = [
+        decoders.Replace(_SPACE, " "),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+    ]
+    if metadata.get("tokenizer.ggml.add_space_prefix", bool) is not False:
+        to_pieces.insert(0, normalizers.Prepend(_SPACE))
+        to_text.append(decoders.Strip(" ", 1, 0))
+    tokenizer.normalizer = normalizers.Sequence(to_pieces)
+    tokenizer.decoder = decoders.Sequence(to_text)
     return tokenizer, True
 
 
-def _merges_from_scores(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """The merges that SentencePiece would do, best first: it merges whatever pair makes the best-scored
-    token.
-    """
+def _merges(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
+    """What SentencePiece would merge, first things first: any pair that makes the best-scored token."""
     score = dict(zip(tokens, scores, strict=True))
-    ranked: list[tuple[float, list[tuple[str, str]]]] = []
-    for token in tokens:
+    merges: list[tuple[str, str]] = []
+    for token in sorted(tokens, key=score.__getitem__, reverse=True):
         pairs = [(token[:i], token[i:]) for i in range(1, len(token))]
-        pairs = [(left, right) for left, right in pairs if left in score and right in score]
-        pairs.sort(key=lambda pair: (score[pair[0]], score[pair[1]]), reverse=True)
-        ranked.append((score[token], pairs))
-    ranked.sort(key=lambda entry: entry[0], reverse=True)
-    return [pair for _, pairs in ranked for pair in pairs]
+        known = [(left, right) for left, right in pairs if left in score and right in score]
+        merges += sorted(known, key=lambda pair: (score[pair[0]], score[pair[1]]), reverse=True)
+    return merges
 
 
-def _bpe(metadata: Metadata, tokens: list[str], merges: list[Any], **options: Any) -> models.BPE:
-    try:
-        return models.BPE({text: i for i, text in enumerate(tokens)}, merges, **options)
-    except Exception as error:  # the library raises nothing more specific
-        raise SourceError(f"{metadata.path}: the merges do not fit the vocabulary ({error})") from None
-
-
-def _add_tokens(metadata: Metadata, tokenizer: Tokenizer, tokens: list[str], ends: list[str]) -> None:
+def _add_tokens(vocabulary: _Vocabulary, tokenizer: Tokenizer) -> None:
     """Tokens that are found in a text before it is split: control tokens and those a user has defined."""
-    types = _list(metadata, "tokenizer.ggml.token_type", int, len(tokens))
-    special = {text for text, kind in zip(tokens, types, strict=True) if kind in (_UNKNOWN, _CONTROL)} | set(
-        ends
-    )
-    added = special | {text for text, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED}
-    tokenizer.add_tokens(
-        [AddedToken(text, normalized=False, special=text in special) for text in tokens if text in added]
-    )
+    ends = eos_ids(vocabulary.metadata)
+    added = []
+    for i, kind in enumerate(vocabulary.column("tokenizer.ggml.token_type", int)):
+        special = kind in (_UNKNOWN, _CONTROL) or i in ends
+        if special or kind == _USER_DEFINED:
+            added.append(AddedToken(vocabulary.tokens[i], normalized=False, special=special))
+    tokenizer.add_tokens(added)
 
 
-def _add_ends(metadata: Metadata, tokenizer: Tokenizer, texts: Mapping[str, str], add_bos: bool) -> None:
-    """Put BOS before and EOS behind every text, where the file says so."""
-    ends = []
-    for name, default in (("bos", add_bos), ("eos", False)):
-        stated = metadata.get(f"tokenizer.ggml.add_{name}_token", bool)
-        if stated or (stated is None and default):
-            if f"{name}_token" not in texts:
-                raise SourceError(
-                    f"{metadata.path}: texts should have a {name.upper()} token, but the file names none"
-                )
-            ends.append(name)
-    if not ends:
+def _surround(vocabulary: _Vocabulary, tokenizer: Tokenizer, defaults: Mapping[str, bool]) -> None:
+    """Put BOS before and EOS behind every text, where the file says so or is silent and that is the rule."""
+    path, special, wanted = vocabulary.metadata.path, vocabulary.special, {}
+    for name, default in defaults.items():
+        stated = vocabulary.metadata.get(f"tokenizer.ggml.add_{name}_token", bool)
+        wanted[name] = default if stated is None else stated
+        if wanted[name] and f"{name}_token" not in special:
+            raise SourceError(f"{path}: texts should have a {name.upper()} token, but the file names none")
+    if not any(wanted.values()):
         return
-    before = ["bos_token"] if "bos" in ends else []
-    behind = ["eos_token"] if "eos" in ends else []
-    one = [*(texts[name] for name in before), "$A", *(texts[name] for name in behind)]
-    other = [*(f"{texts[name]}:1" for name in before), "$B:1", *(f"{texts[name]}:1" for name in behind)]
-    ids = [(texts[name], tokenizer.token_to_id(texts[name])) for name in before + behind]
-    tokenizer.post_processor = processors.TemplateProcessing(single=one, pair=one + other, special_tokens=ids)
+    before = [special["bos_token"]] if wanted["bos"] else []
+    behind = [special["eos_token"]] if wanted["eos"] else []
+    second = [*(f"{text}:1" for text in before), "$B:1", *(f"{text}:1" for text in behind)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *behind],
+        pair=[*before, "$A", *behind, *second],
+        special_tokens=[(text, tokenizer.token_to_id(text)) for text in dict.fromkeys(before + behind)],
+    )
 
 
-def _token(metadata: Metadata, tokens: Sequence[str], index: int) -> str:
-    if index >= len(tokens):
-        raise SourceError(
-            f"{metadata.path}: special token {index} is outside of the vocabulary of {len(tokens)}"
-        )
-    return tokens[index]
-
-
-def _list(metadata: Metadata, key: str, kind: type, length: int | None) -> list[Any]:
+def _column(metadata: Metadata, key: str, kind: type, length: int | None) -> list[Any]:
     values = metadata.require(key, list)
-    if (length is not None and len(values) != length) or (values and type(values[0]) is not kind):
-        wanted = f"{length} values" if length is not None else "values"
-        raise SourceError(f"{metadata.path}: metadata {key} should hold {wanted} of type {kind.__name__}")
+    if values and type(values[0]) is not kind:
+        raise SourceError(f"{metadata.path}: metadata {key} should be a list of {kind.__name__}")
+    if length is not None and len(values) != length:
+        raise SourceError(f"{metadata.path}: metadata {key} has {len(values)} values for {length} tokens")
     return values
