@@ -112,10 +112,12 @@ def test_l3_idle_rows_are_left_alone(model: Model, expected: list[Any]) -> None:
     first, idle, empty, full, last = (model.arena.row() for _ in range(5))
     model.forward([Step(first, TOKENS[0][:9], 0), Step(idle, TOKENS[1][:9], 0), Step(last, TOKENS[2][:9], 0)])
     model.forward([Step(full, [1] * model.context_length, 0)])
-    for at in range(9, 12):
-        logits = model.forward([Step(first, [TOKENS[0][at]]), Step(last, [TOKENS[2][at]])])
-        np.testing.assert_allclose(logits[0][0], expected[0][at], atol=TOLERANCE)
-        np.testing.assert_allclose(logits[1][0], expected[2][at], atol=TOLERANCE)
+    for at, count in ((9, 1), (10, 1), (11, 5), (16, 1)):
+        logits = model.forward(
+            [Step(first, TOKENS[0][at : at + count]), Step(last, TOKENS[2][at : at + count])]
+        )
+        np.testing.assert_allclose(logits[0][0], expected[0][at + count - 1], atol=TOLERANCE)
+        np.testing.assert_allclose(logits[1][0], expected[2][at + count - 1], atol=TOLERANCE)
     for row, tokens, want in (
         (idle, TOKENS[1][9:10], expected[1][9]),
         (empty, TOKENS[0][:1], expected[0][0]),

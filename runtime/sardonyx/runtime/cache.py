@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import CacheView
-from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import State
 
 FIRST_CAPACITY = 256
@@ -78,11 +77,9 @@ class Arena:
             last.index = row.index
 
     def reserve(self, positions: int) -> None:
-        """Make room for that many positions in every row. Raises RequestError above the limit."""
-        if positions > self._limit:
-            raise RequestError(f"{positions} positions are needed, the model holds {self._limit}")
+        """Make room for that many positions in every row, by doubling, up to the limit."""
         capacity = self.capacity
-        while capacity < positions:
+        while capacity < min(positions, self._limit):
             capacity = min(2 * capacity, self._limit)
         if capacity != self.capacity:
             self._resize(len(self._tensors[0]), capacity)

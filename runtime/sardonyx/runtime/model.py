@@ -11,6 +11,7 @@ import numpy as np
 
 from sardonyx.runtime.backends.base import Batch, Float32, Program
 from sardonyx.runtime.cache import Arena, Row
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import Manifest
 
 BATCHED_TOKENS = 16
@@ -31,16 +32,20 @@ class Model:
 
     def __init__(self, manifest: Manifest, program: Program) -> None:
         self.program = program
-        self.arena = Arena(manifest.states, manifest.context_length)
+        self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS)
         self.context_length = manifest.context_length
 
     def forward(self, steps: Sequence[Step]) -> list[Float32]:
         """Logits `[wanted, vocab]` of each step, in order; the rows' caches grow by their tokens.
 
         A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of tokens
-        take different kernels, so they are never mixed in a pass.
+        take different kernels, so they are never mixed in a pass. Raises RequestError above the context length.
         """
-        self.arena.reserve(max(step.row.length + len(step.tokens) for step in steps))
+        for step in steps:
+            if step.row.length + len(step.tokens) > self.context_length:
+                raise RequestError(
+                    f"{step.row.length} + {len(step.tokens)} positions, the model holds {self.context_length}"
+                )
         logits: dict[int, Float32] = {}
         for together in _passes(steps):
             for step, rows in zip(together, self._run(together), strict=True):
@@ -53,6 +58,7 @@ class Model:
         width = max(len(step.tokens) for step in steps)
         ids = np.zeros((stop - start, width), np.int64)
         past = np.array(self.arena.lengths(start, stop), np.int32)
+        self.arena.reserve(int(past.max()) + width)  # padding needs room too
         # A row in between that is not stepped gets no token; the kernel refuses a row of no positions at all, so an
         # empty one gets a token that its first real one overwrites.
         counts = (past == 0).astype(np.int32)
