@@ -1,0 +1,72 @@
+"""The command `sardonyx`.
+
+A command is a file of this folder with a function `command`: its name is the file's, its options are the
+function's parameters, its help is the docstring. Command files import what they need inside the function, so
+that `--help` answers at once.
+
+Text that was asked for goes to stdout, all else to stderr. Exit codes: 0 done, 2 refused (one line says why),
+130 interrupted.
+"""
+
+import importlib
+import io
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sardonyx.runtime.errors import SardonyxError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Always leaves by SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal without emoji shows a question mark, not a traceback
+    try:
+        application()(arguments, prog_name="sardonyx")
+    except SardonyxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def application() -> typer.Typer:
+    """All commands of this folder as one application, in alphabetical order."""
+    application = typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback()(sardonyx)
+    for file in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{file.name}")
+        if hasattr(module, "command"):
+            application.command(file.name)(module.command)
+    return application
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"sardonyx {version('sardonyx')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave."),
+]
+
+
+def sardonyx(version: Version = False) -> None:
+    """Language models on your own device: export once, decode with onnxruntime.
+
+    Start with: sardonyx run "What is an onyx?"
+    """

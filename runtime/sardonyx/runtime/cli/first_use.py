@@ -1,0 +1,63 @@
+"""From the MODEL of a command to a loaded LLM. What is known but not here is fetched and exported first."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sardonyx.runtime.llm import LLM
+
+
+def load(model: str, threads: int | None) -> "LLM":
+    """Load the artifact that `model` means. Raises SardonyxError."""
+    artifact = ready_artifact(model)
+    from sardonyx.runtime.llm import LLM
+
+    return LLM.load(artifact, threads=threads)
+
+
+def is_model(word: str) -> bool:
+    """Whether the word names a model that `ready_artifact` would find or make."""
+    from sardonyx.runtime.fetch import PINNED
+    from sardonyx.runtime.library import Library
+
+    library = Library.of_user()
+    name, _ = _split(word)
+    return name in PINNED or library.artifact(word) is not None or library.checkpoint(name) is not None
+
+
+def ready_artifact(name: str) -> Path:
+    """The artifact folder that `name` means: a path, or the name of a model, with or without `:recipe`.
+
+    Pulls and exports into the library, with progress bars, what is not there. Raises SardonyxError.
+    """
+    from sardonyx.runtime.cli.export import export_checkpoint
+    from sardonyx.runtime.cli.terminal import progress_bars, say
+    from sardonyx.runtime.errors import ArtifactError
+    from sardonyx.runtime.fetch import PINNED, pull
+    from sardonyx.runtime.library import Library
+
+    library = Library.of_user()
+    if artifact := library.artifact(name):
+        return artifact
+    model, recipe = _split(name)
+    if library.checkpoint(model) or model in PINNED:
+        say(f"{name}: first use, so it is prepared once; from then on it starts at once")
+        with progress_bars() as progress:
+            source = pull(model, library, progress)
+        folder = library.artifact_folder(model, recipe)
+        export_checkpoint(source, folder, recipe)
+        return folder
+    path = Path(name)
+    if path.is_file() or (path / "config.json").is_file():
+        raise ArtifactError(f"{name}: not an artifact; make one of it with: sardonyx export {name}")
+    if path.is_dir():
+        return path  # reading it will say what is wrong with it
+    raise ArtifactError(f"{name}: no model of this name{library.hint(name, *PINNED)}")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """`model:recipe` taken apart."""
+    from sardonyx.runtime.library import DEFAULT_RECIPE
+
+    model, colon, recipe = name.rpartition(":")
+    return (model, recipe) if colon and recipe else (name, DEFAULT_RECIPE)

@@ -1,0 +1,28 @@
+"""The help of every command as text 80 columns wide: what the README shows and its test compares.
+
+`python -m sardonyx.runtime.cli.help_text` prints it.
+"""
+
+import contextlib
+import io
+
+from sardonyx.runtime.cli import application
+
+WIDTH = 80
+
+
+def help_texts() -> dict[str, str]:
+    """Help by command line: `sardonyx`, `sardonyx bench`, ..."""
+    names = [command.name or "" for command in application().registered_commands]
+    return {" ".join(["sardonyx", *words]): _help(words) for words in [[], *([name] for name in names)]}
+
+
+def _help(words: list[str]) -> str:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        application()([*words, "--help"], prog_name="sardonyx", terminal_width=WIDTH)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    print("\n".join(f"$ {line} --help\n{text}" for line, text in help_texts().items()))

@@ -1,0 +1,135 @@
+"""`sardonyx inspect`: what an artifact or a checkpoint is."""
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sardonyx.runtime.cli.terminal import size_text, table_text
+from sardonyx.runtime.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from sardonyx.export.checkpoint import Checkpoint
+    from sardonyx.runtime.manifest import Manifest
+
+
+def command(
+    name: Annotated[
+        str, typer.Argument(metavar="PATH", help="Artifact, checkpoint, or a name that `list` shows.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Say what an artifact or a checkpoint is.
+
+    Of an artifact only the description is read: loading it checks its files.
+    """
+    import json
+
+    from sardonyx.runtime.manifest import read_manifest
+
+    path, is_artifact = find(name)
+    facts = artifact_facts(read_manifest(path)) if is_artifact else checkpoint_facts(open_source(path))
+    print(
+        json.dumps({"path": str(path), **facts}, indent=2, ensure_ascii=False)
+        if as_json
+        else _for_people(facts)
+    )
+
+
+def find(name: str) -> tuple[Path, bool]:
+    """Where `name` is, a path or else a name of the library, and whether it is an artifact."""
+    from sardonyx.runtime.library import Library
+    from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME
+
+    library = Library.of_user()
+    path = Path(name)
+    if not path.exists():
+        entry = library.find(name)
+        path = (library.checkpoint(entry.name) or entry.path) if entry.kind == "checkpoint" else entry.path
+    return path, any((path / file).is_file() for file in (MANIFEST_NAME, MODEL_NAME))
+
+
+def open_source(path: Path) -> "Checkpoint":
+    """Open a checkpoint. Raises SourceError, or MissingExtra without the packages that reading one needs."""
+    try:
+        from sardonyx.export.checkpoint import open_checkpoint
+
+        return open_checkpoint(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("sardonyx"):
+            raise
+        raise MissingExtra(error.name, "export") from None
+
+
+def checkpoint_facts(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Name, format, configuration, and by type of tensor: how many, with how many parameters."""
+    types: dict[str, dict[str, int]] = {}
+    for name in sorted(checkpoint.names()):
+        tensor = checkpoint.tensor(name)
+        counts = types.setdefault(tensor.dtype, {"tensors": 0, "parameters": 0})
+        counts["tensors"] += 1
+        counts["parameters"] += prod(tensor.shape)
+    return {
+        "name": checkpoint.name,
+        "format": checkpoint.format,
+        "parameters": sum(counts["parameters"] for counts in types.values()),
+        "types": types,
+        "config": dict(checkpoint.config),
+        "files": {path.name: path.stat().st_size for path in checkpoint.files},
+    }
+
+
+def artifact_facts(manifest: "Manifest") -> dict[str, Any]:
+    """The manifest, and what follows from it."""
+    import msgspec
+
+    facts: dict[str, Any] = msgspec.to_builtins(manifest)
+    return {**facts, "cache_bytes_per_token": manifest.cache_bytes_per_token()}
+
+
+def _for_people(facts: dict[str, Any]) -> str:
+    sections = [_artifact_lines(facts) if "recipe" in facts else _checkpoint_lines(facts)]
+    sections.append([("FILE", "SIZE"), *((name, _size(file)) for name, file in facts["files"].items())])
+    return "\n\n".join(table_text(rows) for rows in sections)
+
+
+def _artifact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    cache = facts["cache_bytes_per_token"]
+    states = Counter(f"{state['kind']} {state['shape']} {state['dtype']}" for state in facts["states"])
+    source = facts["source"]
+    return [
+        ("name", facts["name"]),
+        ("architecture", facts["architecture"]),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("recipe", f"{facts['recipe']} for {facts['target']}"),
+        ("weights", _counts(Counter(facts["weights"].values()))),
+        ("context", f"{facts['context_length']:,} tokens"),
+        ("states", _counts(states)),
+        ("cache", f"{cache:,} bytes per token, {size_text(cache * facts['context_length'])} when full"),
+        ("source", f"{source['name']} ({source['format']}, SHA-256 {source['sha256'][:12]}...)"),
+        ("needs", f"onnxruntime {facts['minimum_onnxruntime']} or newer"),
+        ("made by", facts["exporter"]),
+    ]
+
+
+def _checkpoint_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    types = (
+        f"{counts['tensors']} x {name} ({counts['parameters']:,})" for name, counts in facts["types"].items()
+    )
+    return [
+        ("name", facts["name"]),
+        ("format", facts["format"]),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("tensors", ", ".join(types)),
+        *((field, str(value)) for field, value in facts["config"].items()),
+    ]
+
+
+def _counts(counter: "Counter[str]") -> str:
+    return ", ".join(f"{count} x {what}" for what, count in counter.items())
+
+
+def _size(file: dict[str, Any] | int) -> str:
+    return size_text(file["bytes"] if isinstance(file, dict) else file)

@@ -1,0 +1,90 @@
+"""How the commands talk to a person: lines, progress bars, sizes, tables, the figures of an answer.
+
+On anything but a terminal it is plain text.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sardonyx.runtime.answer import Usage
+
+
+def say(text: str) -> None:
+    """One line for the person, beside the output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write_answer(pieces: Iterable[str]) -> None:
+    """Show an answer as it comes, and end it with a line's end."""
+    last = ""
+    for last in pieces:
+        print(last, end="", flush=True)
+    if not last.endswith("\n"):
+        print(flush=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[int, int, str], None]]:
+    """Shows work as it is told (done, in all, what): a bar each, or a line each where no bar can be drawn."""
+    if not sys.stderr.isatty():
+        yield _announcer()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+def _announcer() -> Callable[[int, int, str], None]:
+    announced: set[str] = set()
+
+    def announce(done: int, total: int, what: str) -> None:
+        if what not in announced:
+            announced.add(what)
+            say(what)
+
+    return announce
+
+
+def size_text(size: int) -> str:
+    """Bytes for people, in powers of ten."""
+    from rich.filesize import decimal
+
+    return decimal(size)
+
+
+def table_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns two spaces apart. Nothing is cut, however narrow the terminal."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def usage_text(usage: "Usage") -> str:
+    """The closing line of an answer."""
+    return (
+        f"{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated, "
+        f"first token after {usage.first_token_s:.2f} s, {usage.tokens_per_second:.1f} tokens/s"
+    )
