@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from sardonyx.export.checkpoint import TokenizerFiles
 from sardonyx.export.checkpoint.gguf_header import Metadata
 from sardonyx.export.checkpoint.gguf_pretokenizers import PRETOKENIZERS
+from sardonyx.export.checkpoint.tokenizer_ends import surround
 from sardonyx.runtime.errors import SourceError
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # llama.cpp's llama_token_type
@@ -158,22 +159,18 @@ def _add_tokens(vocabulary: _Vocabulary, tokenizer: Tokenizer) -> None:
 
 def _surround(vocabulary: _Vocabulary, tokenizer: Tokenizer, defaults: Mapping[str, bool]) -> None:
     """Put BOS before and EOS behind every text, where the file says so or is silent and that is the rule."""
-    path, special, wanted = vocabulary.metadata.path, vocabulary.special, {}
+    texts: dict[str, str] = {}
     for name, default in defaults.items():
         stated = vocabulary.metadata.get(f"tokenizer.ggml.add_{name}_token", bool)
-        wanted[name] = default if stated is None else stated
-        if wanted[name] and f"{name}_token" not in special:
-            raise SourceError(f"{path}: texts should have a {name.upper()} token, but the file names none")
-    if not any(wanted.values()):
-        return
-    before = [special["bos_token"]] if wanted["bos"] else []
-    behind = [special["eos_token"]] if wanted["eos"] else []
-    second = [*(f"{text}:1" for text in before), "$B:1", *(f"{text}:1" for text in behind)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", *behind],
-        pair=[*before, "$A", *behind, *second],
-        special_tokens=[(text, tokenizer.token_to_id(text)) for text in dict.fromkeys(before + behind)],
-    )
+        if stated or (stated is None and default):
+            if f"{name}_token" not in vocabulary.special:
+                path = vocabulary.metadata.path
+                raise SourceError(
+                    f"{path}: texts should have a {name.upper()} token, but the file names none"
+                )
+            texts[name] = vocabulary.special[f"{name}_token"]
+    if texts:
+        surround(tokenizer, texts.get("bos"), texts.get("eos"))
 
 
 def _column(metadata: Metadata, key: str, kind: type, length: int | None) -> list[Any]:
