@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from sardonyx.export.api import export
 from sardonyx.export.checkpoint import Float32, TokenizerFiles
 from sardonyx.export.cost_graph import cost

@@ -1,15 +1,17 @@
 """The ladder: every described architecture climbs it by being a file in the folder.
 
-L1 its EXAMPLE builds, L2 the ONNX checker passes it, L3 ONNX equals numpy however the tokens are cut into steps. L4 and
-L5 need torch and live in `tests/parity`.
+L1 its EXAMPLE builds, L2 the ONNX checker passes it, L3 ONNX equals numpy however the tokens are cut into
+steps. L4 and L5 need torch and live in `tests/parity`.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+
 from random_models import ArrayCheckpoint, export_random
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.numpy_graph import NumpyGraph
@@ -71,7 +73,7 @@ def test_l3_step_by_step(model: Model, expected: list[Any]) -> None:
 def test_l3_chunks(model: Model, expected: list[Any]) -> None:
     row = model.arena.row()
     cuts = [0, 7, 8, 11, 29, 40]
-    steps = [TOKENS[0][a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    steps = [TOKENS[0][a:b] for a, b in pairwise(cuts)]
     logits = [model.forward([Step(row, tokens, wanted=len(tokens))])[0] for tokens in steps]
     np.testing.assert_allclose(np.concatenate(logits), expected[0], atol=TOLERANCE)
 

@@ -45,8 +45,9 @@ def export(
 ) -> Manifest:
     """Write the model at `source` (a GGUF file, a Hugging Face folder or an open checkpoint) to the folder `out`.
 
-    `context` lowers the number of positions the artifact can hold (default: what the model was trained for). Raises
-    SourceError for what cannot be read, OutputError for what cannot be written; in either case `out` is untouched.
+    `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
+    Raises SourceError for what cannot be read, OutputError for what cannot be written; in either case `out`
+    is untouched.
     """
     if recipe not in RECIPES:
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")

@@ -1,7 +1,7 @@
 """Writing an artifact folder so that it is either whole or not there.
 
-Everything goes into a hidden sibling folder, the manifest last, and one rename makes it the artifact. Whatever is
-interrupted before that leaves a folder without a manifest, which nothing loads.
+Everything goes into a hidden sibling folder, the manifest last, and one rename makes it the artifact.
+Whatever is interrupted before that leaves a folder without a manifest, which nothing loads.
 """
 
 import errno
@@ -22,8 +22,8 @@ from sardonyx.runtime.manifest import MANIFEST_NAME
 def writing(out: Path, *, force: bool) -> Iterator[Path]:
     """A folder to write into, which becomes `out` if the block ends well and vanishes if it does not.
 
-    Raises OutputError when `out` exists without `force` or is something else than an artifact, and for any failure to
-    write (no permission, disk full).
+    Raises OutputError when `out` exists without `force` or is something else than an artifact, and for any
+    failure to write (no permission, disk full).
     """
     _refuse_occupied(out, force=force)
     partial: Path | None = None

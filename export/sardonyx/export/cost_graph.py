@@ -1,6 +1,7 @@
 """Graph -> what it costs: the interpreter that only counts.
 
-Parameters, multiply-adds and states of a network, and which tensors it wants, all without a weight being read.
+Parameters, multiply-adds and states of a network, and which tensors it wants, all without a weight being
+read.
 """
 
 from math import prod

@@ -1,7 +1,7 @@
-"""Graph -> arrays: the interpreter that is read to know what a verb means, and that every artifact is held against.
+"""Graph -> arrays: the interpreter that says what a verb means, and that every artifact is held against.
 
-One sequence, float64, no cleverness: attention is written out, the cache is concatenation. It knows no quantizer: it
-asks a function for weights, which may hand it what a quantizer left of them.
+One sequence, float64, no cleverness: attention is written out, the cache is concatenation. It knows no
+quantizer: it asks a function for weights, which may hand it what a quantizer left of them.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,6 @@ What quantizers and lowerings build with. It knows names and places, not what an
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ Made = TypeVar("Made")
 
 
 class OnnxBuilder:
-    """Appends to an onnx-ir graph and to a weight file. `context` is the number of positions to make room for."""
+    """Appends to an onnx-ir graph and a weight file. `context` is how many positions to make room for."""
 
     def __init__(self, weights: WeightFile, context: int) -> None:
         self.context = context
@@ -80,7 +79,7 @@ class OnnxBuilder:
     def stored(
         self, name: str, dtype: ir.DataType, shape: Sequence[int], make: Callable[[], Chunks]
     ) -> ir.Value:
-        """An initializer in the weight file, written only once however often it is asked for."""
+        """An initializer in the weight file, written once however often it is asked for."""
         if name not in self._initializers:
             self._initializer(self._weights.append(name, dtype, shape, make()))
         return self._initializers[name]

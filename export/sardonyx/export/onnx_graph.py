@@ -1,7 +1,8 @@
 """Graph -> ONNX: the interpreter that writes.
 
-It lowers late: a sum waits until a norm or something else asks for it, packed projections are cut only where the
-parts are needed apart, and attention is left to the target's lowering. It knows no architecture and no quantizer.
+It lowers late: a sum waits until a norm or something else asks for it, packed projections are cut only where
+the parts are needed apart, and attention is left to the target's lowering. It knows no architecture and no
+quantizer.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from sardonyx.models.graph import Activation, AttentionSpec, Linear, Weight
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """Part `index` of a packed value whose parts have these `widths`: cut out only if somebody needs it alone."""
+    """Part `index` of a packed value, whose parts are `widths` wide: cut out only if needed alone."""
 
     packed: ir.Value
     widths: tuple[int, ...]
@@ -134,7 +135,7 @@ class OnnxGraph:
         return [self._value(part) for part in parts]
 
     def _vector(self, *parts: Weight | int) -> ir.Value:
-        """Norm weights and biases: float32 as they are, one after another; a number stands for so many zeros."""
+        """Norm weights and biases as they are, one after another; a number stands for so many zeros."""
         name = "+".join(part.name if isinstance(part, Weight) else f"{part} zeros" for part in parts)
         size = sum(part.shape[0] if isinstance(part, Weight) else part for part in parts)
         return self.builder.stored(name, ir.DataType.FLOAT, [size], lambda: map(self._rows, parts))

@@ -1,4 +1,4 @@
-"""Which quantizer for which tensor. Each recipe is a few readable rules; the first pattern that matches decides."""
+"""Which quantizer for which tensor: a recipe is a few readable rules, and the first that matches decides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

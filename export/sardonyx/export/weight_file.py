@@ -1,7 +1,8 @@
 """The external data file of an artifact: tensors appended one after another as they are made.
 
-Nothing is held back: a tensor is written chunk by chunk and only its place is remembered, so that an export needs
-memory for one chunk and not for one model. It knows nothing of graphs beyond how ONNX points at external data.
+Nothing is held back: a tensor is written chunk by chunk and only its place is remembered, so that an export
+needs memory for one chunk and not for one model. It knows nothing of graphs beyond how ONNX points at
+external data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,7 +39,7 @@ class WeightFile:
     def append(
         self, name: str, dtype: ir.DataType, shape: Sequence[int], chunks: Chunks
     ) -> ir.ExternalTensor:
-        """Write one tensor, given as consecutive pieces of its C-order bytes. Raises OSError as writing does."""
+        """Write one tensor, given as consecutive pieces of its C-order bytes. Raises OSError."""
         offset = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
         self._file.truncate(offset)
         self._file.seek(offset)
@@ -54,7 +55,8 @@ class WeightFile:
 
     def alias(self, name: str, tensor: ir.ExternalTensor, shape: Sequence[int]) -> ir.ExternalTensor:
         """The same bytes under another name and shape: stored once, read as either."""
-        assert tensor.offset is not None and tensor.length is not None
+        assert tensor.offset is not None
+        assert tensor.length is not None
         return self._tensor(name, tensor.dtype, shape, tensor.offset, tensor.length)
 
     def _tensor(

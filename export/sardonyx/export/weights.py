@@ -1,4 +1,4 @@
-"""The tensors that a graph asks for: looked up by name, counted, stacked. Knows checkpoints, not formats or graphs."""
+"""The tensors that a graph asks for: looked up, counted, stacked. Knows neither formats nor graphs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ def unheard(elements: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One or several checkpoint matrices stacked along their first axis, still on disk; shape `[outputs, inputs]`."""
+    """Checkpoint matrices stacked along their first axis, still on disk; shape `[outputs, inputs]`."""
 
     parts: tuple[tuple[Weight, LazyTensor], ...]
     on_read: OnRead = unheard
 
     @property
     def name(self) -> str:
-        """The weight's name, or for a stack the common name of its parts: `...self_attn.q_proj+k_proj+v_proj.weight`."""
+        """The weight's name; for a stack, of its parts: `...self_attn.q_proj+k_proj+v_proj.weight`."""
         stems = [weight.name.removesuffix(".weight") for weight, _ in self.parts]
         parent = stems[0].rpartition(".")[0]
         return f"{parent}.{'+'.join(stem.rpartition('.')[2] for stem in stems)}.weight"
@@ -51,7 +51,7 @@ class Matrix:
 
 
 def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied: bool) -> None:
-    """Hold a checkpoint against what its description wants. Raises SourceError listing every difference at once."""
+    """Hold a checkpoint against its description. Raises SourceError listing every difference at once."""
     names = checkpoint.names()
     missing = sorted(wanted.keys() - names)
     unused = sorted(name for name in names - wanted.keys() if not _expected_unused(name, tied=tied))
@@ -73,7 +73,7 @@ def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied:
 
 
 def _expected_unused(name: str, *, tied: bool) -> bool:
-    """Tensors that checkpoints carry without effect: rotary tables, which are computed, and a tied head's copy."""
+    """What checkpoints carry without effect: rotary tables, which are computed, and a tied head's copy."""
     return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 

@@ -1,7 +1,7 @@
 """Descriptions of networks. Standard library only: what a network is, never how it is written or run.
 
-An architecture is a module of this package named after its `model_type`, with `spec(config) -> Decoder` and a tiny
-`EXAMPLE` config that the tests build, check and compare. The file name is the registration.
+An architecture is a module of this package named after its `model_type`, with `spec(config) -> Decoder` and a
+tiny `EXAMPLE` config that the tests build, check and compare. The file name is the registration.
 """
 
 import difflib

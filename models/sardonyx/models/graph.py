@@ -1,8 +1,8 @@
 """The one language in which networks are described.
 
-A part writes itself into a `Graph` it is given; who interprets it (the ONNX writer, the numpy reference, the cost
-counter) is not the part's business. Verbs are what decoders do, not what any runtime offers: lowering happens behind
-them, in one place per target.
+A part writes itself into a `Graph` it is given; who interprets it (the ONNX writer, the numpy reference, the
+cost counter) is not the part's business. Verbs are what decoders do, not what any runtime offers: lowering
+happens behind them, in one place per target.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,9 @@ class Linear:
 class Rotation:
     """Rotary position embedding (RoFormer, arXiv 2104.09864) as plain numbers, scaling already applied.
 
-    `frequencies` are radians per position, one for each rotated pair of channels; channel i pairs with channel
-    i + len(frequencies) (the half-split order of Hugging Face). `magnitude` multiplies cosine and sine.
+    `frequencies` are radians per position, one for each rotated pair of channels; channel i pairs with
+    channel i + len(frequencies) (the half-split order of Hugging Face). `magnitude` multiplies cosine and
+    sine.
     """
 
     frequencies: tuple[float, ...]
@@ -66,7 +67,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A tensor that a sequence carries from step to step; `shape` is what one token (kv) or one sequence holds."""
+    """A tensor carried from step to step; `shape` is what one token (kv) or one sequence holds."""
 
     name: str
     kind: Literal["kv", "window", "recurrent"]
@@ -74,7 +75,7 @@ class StateSpec:
 
 
 class Graph(Protocol[Value]):
-    """What a network may ask for. Shapes: `[rows, tokens, features]` up to `select`, `[wanted, features]` after."""
+    """What a network may ask for: `[rows, tokens, features]` up to `select`, `[wanted, features]` after."""
 
     def embed(self, table: Weight) -> Value:
         """The rows of `table` for the input ids."""

@@ -33,8 +33,8 @@ class Usage:
 class Completion:
     """A finished (or, while streaming, unfinished: `finish_reason` None) answer.
 
-    `tokens` are all that were generated, an end token included; `text` leaves special tokens and a matched stop string
-    out.
+    `tokens` are all that were generated, an end token included; `text` leaves special tokens and a matched
+    stop string out.
     """
 
     text: str

@@ -1,7 +1,8 @@
 """The cache arena: one array per state, a row per sequence, rows always packed from zero.
 
-Rows are handed out as `Row` handles that stay valid while the arena moves what is behind them, so that a batch of any
-live rows is a plain slice. It knows nothing of models or requests: it holds, copies, trims and grows.
+Rows are handed out as `Row` handles that stay valid while the arena moves what is behind them, so that a
+batch of any live rows is a plain slice. It knows nothing of models or requests: it holds, copies, trims and
+grows.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ FIRST_CAPACITY = 256
 
 
 class Row:
-    """One sequence's place in the arena. `length` positions are cached; `index` may change when others leave."""
+    """One sequence's place in the arena, of `length` cached positions. `index` changes as others leave."""
 
     __slots__ = ("index", "length")
 
@@ -104,5 +105,6 @@ class Arena:
                 after[row.index, :, : row.length] = before[row.index, :, : row.length]
 
     def _allocate(self, rows: int, capacity: int) -> list[NDArray[np.float32]]:
-        # zeros, not empty: the pages stay unbacked until a position is written, and no run reads uninitialised memory
+        # zeros, not empty: the pages stay unbacked until a position is written, and no run reads
+        # uninitialised memory
         return [np.zeros((rows, s.shape[0], capacity, s.shape[1]), s.dtype) for s in self._states]

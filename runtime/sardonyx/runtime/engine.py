@@ -1,7 +1,7 @@
 """The engine: gathers what all live strategies want to feed, runs it at once, hands the logits back.
 
-It knows no algorithm, no text and no stopping rule. Prompts are fed in chunks that end at multiples of `chunk`
-positions, whatever else is going on, so that a prompt's numbers do not depend on its company.
+It knows no algorithm, no text and no stopping rule. Prompts are fed in chunks that end at multiples of
+`chunk` positions, whatever else is going on, so that a prompt's numbers do not depend on its company.
 """
 
 from collections.abc import Sequence
@@ -106,7 +106,9 @@ class Engine:
             task.feeds = [_Fed(row, t, feed.wanted) for row, t in zip(task.rows, feed.tokens, strict=True)]
 
     def _arrange(self, task: Task, feed: Feed) -> None:
-        """Give the task the rows that its feed starts from: new ones, or old ones kept, trimmed, forked, dropped."""
+        """Give the task the rows that its feed starts from: new ones, or old ones kept, trimmed, forked,
+        dropped.
+        """
         arena = self._model.arena
         if not task.rows:
             task.rows = [arena.row() for _ in feed.tokens]

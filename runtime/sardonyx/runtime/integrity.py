@@ -21,8 +21,9 @@ def file_record(path: Path) -> FileRecord:
 def checking(folder: Path, manifest: Manifest) -> Iterator[None]:
     """Hold the files against the manifest while the block runs, so that hashing costs no time of its own.
 
-    Sizes are checked before the block: what maps a file that was cut short dies of it. A wrong hash is raised at the
-    end, before any error of the block itself, since it explains that. Raises ArtifactError naming the file.
+    Sizes are checked before the block: what maps a file that was cut short dies of it. A wrong hash is raised
+    at the end, before any error of the block itself, since it explains that. Raises ArtifactError naming the
+    file.
     """
     check_sizes(folder, manifest)
     with ThreadPoolExecutor(1) as pool:

@@ -47,8 +47,9 @@ class LLM:
     def load(cls, folder: Path | str, *, threads: int | None = None, check: bool = True) -> "LLM":
         """Load an artifact folder.
 
-        `threads` defaults to the cores that this process may use. `check` compares every file with the hash it was
-        written with, while the model loads. Raises ArtifactError naming the file that is missing, cut or altered.
+        `threads` defaults to the cores that this process may use. `check` compares every file with the hash
+        it was written with, while the model loads. Raises ArtifactError naming the file that is missing, cut
+        or altered.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -72,7 +73,9 @@ class LLM:
         return self.generate(messages, params)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> "Stream":
-        """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any piece."""
+        """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any
+        piece.
+        """
         started = perf_counter()
         params = params or self.default_params
         ids = self.encode(prompt)

@@ -1,7 +1,8 @@
 """`sardonyx.json`: all that export and runtime share.
 
-The manifest says what an artifact is (states, vocabulary, special tokens, recipe) and of which bytes it consists, so
-that the runtime asks the artifact and never a model's name. It does not know how either side works.
+The manifest says what an artifact is (states, vocabulary, special tokens, recipe) and of which bytes it
+consists, so that the runtime asks the artifact and never a model's name. It does not know how either side
+works.
 """
 
 from pathlib import Path
@@ -26,8 +27,8 @@ StateKind = Literal["kv", "window", "recurrent"]
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tensor that a sequence carries from step to step.
 
-    `shape` is what one row (one sequence) holds: for `kv`, `[kv_heads, head_width]` for each cached token, laid out as
-    `[rows, kv_heads, capacity, head_width]`.
+    `shape` is what one row (one sequence) holds: for `kv`, `[kv_heads, head_width]` for each cached token,
+    laid out as `[rows, kv_heads, capacity, head_width]`.
     """
 
     input: str
@@ -61,7 +62,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an artifact is. `generation` keeps the model's own sampling defaults under Hugging Face's names."""
+    """What an artifact is. `generation` keeps the model's own sampling defaults, in Hugging Face's terms."""
 
     format: int
     name: str
@@ -88,7 +89,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check `sardonyx.json` of an artifact folder. Raises ArtifactError naming the file and the fault."""
+    """Read and check `sardonyx.json` of an artifact folder. Raises ArtifactError naming the file and the
+    fault.
+    """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; `sardonyx list` shows the artifacts that are here")

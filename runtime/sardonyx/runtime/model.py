@@ -1,4 +1,4 @@
-"""Model: rows of new tokens in, logits out. It turns ragged steps into as few forward passes as give the same numbers.
+"""Model: new tokens in, logits out. Ragged steps become as few forward passes as give the same numbers.
 
 It knows the cache and the backend. It does not know what the tokens are for.
 """
@@ -38,8 +38,9 @@ class Model:
     def forward(self, steps: Sequence[Step]) -> list[Float32]:
         """Logits `[wanted, vocab]` of each step, in order; the rows' caches grow by their tokens.
 
-        A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of tokens
-        take different kernels, so they are never mixed in a pass. Raises RequestError above the context length.
+        A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of
+        tokens take different kernels, so they are never mixed in a pass. Raises RequestError above the
+        context length.
         """
         for step in steps:
             if step.row.length + len(step.tokens) > self.context_length:
@@ -59,8 +60,8 @@ class Model:
         ids = np.zeros((stop - start, width), np.int64)
         past = np.array(self.arena.lengths(start, stop), np.int32)
         self.arena.reserve(int(past.max()) + width)  # padding needs room too
-        # A row in between that is not stepped gets no token; the kernel refuses a row of no positions at all, so an
-        # empty one gets a token that its first real one overwrites.
+        # A row in between that is not stepped gets no token; the kernel refuses a row of no positions at all,
+        # so an empty one gets a token that its first real one overwrites.
         counts = (past == 0).astype(np.int32)
         wanted: list[int] = []
         for step in steps:

@@ -11,10 +11,10 @@ from sardonyx.runtime.errors import RequestError
 class SamplingParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Options of one request.
 
-    `temperature` 0 means greedy; `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are off. `seed` fixes the
-    noise of sampling (None draws a fresh seed). Generation ends at one of the model's own end tokens (unless
-    `ignore_eos`), at one of `stop_token_ids`, before one of the strings of `stop`, or after `max_tokens` tokens.
-    Raises RequestError when a value is out of its range.
+    `temperature` 0 means greedy; `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are off. `seed`
+    fixes the noise of sampling (None draws a fresh seed). Generation ends at one of the model's own end
+    tokens (unless `ignore_eos`), at one of `stop_token_ids`, before one of the strings of `stop`, or after
+    `max_tokens` tokens. Raises RequestError when a value is out of its range.
     """
 
     temperature: float = 0.0

@@ -1,8 +1,8 @@
 """Attention as com.microsoft GroupQueryAttention: rotary inside, keys and values written in place.
 
-On CPU the kernel writes into the past buffer when past and present are the same memory, which is what makes a shared
-cache possible. Lengths come in as `seqlens_k` (cached positions after this step, less one) and `query_seqlens`
-(new tokens of each row); nothing is derived from a mask.
+On CPU the kernel writes into the past buffer when past and present are the same memory, which is what makes a
+shared cache possible. Lengths come in as `seqlens_k` (cached positions after this step, less one) and
+`query_seqlens` (new tokens of each row); nothing is derived from a mask.
 """
 
 import zlib
@@ -24,7 +24,9 @@ def attend(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) 
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
     multiple = HEAD_WIDTH_MULTIPLE[spec.rotation is not None]
     if spec.head_width % multiple:
-        raise SourceError(f"head width {spec.head_width} is not a multiple of {multiple}, which the kernel needs")
+        raise SourceError(
+            f"head width {spec.head_width} is not a multiple of {multiple}, which the kernel needs"
+        )
     layer = len(g.states) // 2
     shape = (spec.kv_heads, spec.head_width)
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)

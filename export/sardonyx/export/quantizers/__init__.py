@@ -1,7 +1,8 @@
 """How weights are stored and multiplied. One quantizer per file; its dataclass fields are its options.
 
-A quantizer answers for both sides: the nodes and tensors it writes (`linear`, `embed`), and what those tensors mean
-(`dequantized`), so that a test can hold one against the other. It knows neither architecture nor recipe.
+A quantizer answers for both sides: the nodes and tensors it writes (`linear`, `embed`), and what those
+tensors mean (`dequantized`), so that a test can hold one against the other. It knows neither architecture nor
+recipe.
 """
 
 from typing import Protocol
@@ -20,7 +21,7 @@ class Quantizer(Protocol):
         """`x W^T + bias`: `[..., inputs]` to `[..., outputs]`."""
 
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
-        """Rows of the table for the ids: `[...]` to `[..., inputs]`. Shares the bytes that `linear` stores."""
+        """Rows of the table for the ids, `[...]` to `[..., inputs]`. Shares the bytes that `linear` stores."""
 
     def dequantized(self, rows: Float32) -> Float32:
         """What is left of these rows (`[some, inputs]`) after storing them."""

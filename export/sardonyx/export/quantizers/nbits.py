@@ -1,7 +1,7 @@
 """Blocks of 32 or more weights with a scale and a zero point each: com.microsoft MatMulNBits.
 
-`w = scale * (q - zero_point)` with unsigned q of 4 or 8 bits. accuracy_level 4 lets the kernel quantize activations to
-int8 block by block; without it 4-bit runs at half the speed and 8-bit at a fiftieth.
+`w = scale * (q - zero_point)` with unsigned q of 4 or 8 bits. accuracy_level 4 lets the kernel quantize
+activations to int8 block by block; without it 4-bit runs at half the speed and 8-bit at a fiftieth.
 """
 
 from collections.abc import Iterator

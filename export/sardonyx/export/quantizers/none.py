@@ -13,7 +13,7 @@ from sardonyx.export.weights import Matrix
 
 @dataclass(frozen=True)
 class Float:
-    """No quantization. A table is stored once, as `[outputs, inputs]`; other weights transposed, as MatMul wants."""
+    """No quantization. Tables are stored as `[outputs, inputs]`, other weights transposed for MatMul."""
 
     def __str__(self) -> str:
         return "float32"

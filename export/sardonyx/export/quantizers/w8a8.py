@@ -1,8 +1,9 @@
 """8-bit weights and 8-bit activations: one scale for each output channel and one for each token.
 
-The fastest way to multiply many tokens at once on CPUs with VNNI. Activations become unsigned bytes around 128 because
-the kernels for unsigned times signed are an order of magnitude faster than signed times signed. One scale for each
-token, not for the whole tensor, is what keeps the quality: a loud token no longer drowns the others.
+The fastest way to multiply many tokens at once on CPUs with VNNI. Activations become unsigned bytes around
+128 because the kernels for unsigned times signed are an order of magnitude faster than signed times signed.
+One scale for each token, not for the whole tensor, is what keeps the quality: a loud token no longer drowns
+the others.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ class W8A8:
         outputs, inputs = weight.shape
         stem = weight.name.removesuffix(".weight")
         scales: list[Float32] = []
-        codes = g.stored(f"{stem}.codes", ir.DataType.INT8, (inputs, outputs), lambda: _transposed(weight, scales))
+        codes = g.stored(
+            f"{stem}.codes", ir.DataType.INT8, (inputs, outputs), lambda: _transposed(weight, scales)
+        )
         channel_scales = g.stored(f"{stem}.scales", ir.DataType.FLOAT, (outputs,), lambda: scales)
         quantized, token_scale = g.once((x, "w8a8"), lambda: _quantized(g, x))
         zero_point = g.constant(np.array(128, np.uint8))
@@ -56,7 +59,7 @@ class W8A8:
 
 
 def _quantized(g: OnnxBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Activations as uint8 around 128, and each token's largest magnitude `[..., 1]`, which stands for 127 steps."""
+    """Activations as uint8 around 128, and each token's largest magnitude `[..., 1]`: 127 steps."""
     last = g.constant(np.array([-1], np.int64))
     largest = g.op("ReduceMax", g.op("Abs", x), last, keepdims=1)
     scale = g.op("Max", largest, g.constant(np.array(SMALLEST)))

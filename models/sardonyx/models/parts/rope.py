@@ -1,7 +1,7 @@
 """Rotary position embedding: from a config's words to plain frequencies.
 
-Every scaling is computed here, once, so that interpreters see numbers only. A scaling of unknown name is an error:
-a guess would give text that is fluent and wrong.
+Every scaling is computed here, once, so that interpreters see numbers only. A scaling of unknown name is an
+error: a guess would give text that is fluent and wrong.
 """
 
 import math
@@ -32,7 +32,7 @@ def rotation(config: Mapping[str, Any], width: int) -> Rotation:
 
 
 def _llama3(frequencies: tuple[float, ...], scaling: Mapping[str, Any]) -> tuple[float, ...]:
-    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended smoothly."""
+    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended."""
     factor = number(scaling, "factor")
     low, high = number(scaling, "low_freq_factor"), number(scaling, "high_freq_factor")
     original = number(scaling, "original_max_position_embeddings")

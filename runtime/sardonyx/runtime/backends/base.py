@@ -1,4 +1,4 @@
-"""What a backend is: a program that turns tokens and cached states into logits, and writes the new states in place.
+"""What a backend is: a program that turns tokens and cached states into logits, and updates the states.
 
 A backend knows arrays. It does not know requests, strategies or text.
 """
@@ -27,8 +27,9 @@ class Batch:
 class CacheView:
     """The cache rows that a pass works on, in place.
 
-    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the manifest.
-    The same `memory` object and the same `rows` mean the very same bytes, so a backend may remember what it bound.
+    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the
+    manifest. The same `memory` object and the same `rows` mean the very same bytes, so a backend may remember
+    what it bound.
     """
 
     tensors: Sequence[NDArray[Any]]

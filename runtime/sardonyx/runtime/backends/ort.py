@@ -1,12 +1,12 @@
 """onnxruntime as a backend: sessions, bindings, nothing else. The only module that imports it.
 
-Past and present states are bound to the same memory, so the kernel appends in place and a step copies no cache. What
-was bound for a shape is kept and used again; a decode step then costs a few numbers written into bound arrays.
+Past and present states are bound to the same memory, so the kernel appends in place and a step copies no
+cache. What was bound for a shape is kept and used again; a decode step then costs a few numbers written into
+bound arrays.
 """
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -73,7 +73,7 @@ class OrtProgram:
         return bound.logits
 
     def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
-        if cache.memory is not self._memory:  # bindings hold bare addresses: none may outlive the memory behind it
+        if cache.memory is not self._memory:  # bindings hold bare addresses, which must not outlive it
             self._bound.clear()
             self._memory = cache.memory
         key = (*cache.rows, batch.ids.shape[1], len(batch.logit_rows))

@@ -1,7 +1,7 @@
-"""A backend without a model: logits come from a function of the tokens so far. Engine and strategies are tested on it.
+"""A backend without a model: logits are a function of the tokens so far. For tests of all that is above.
 
-It keeps the same promises as a real one: what it knows of a row it reads back from that row's cache, so a lost, mixed
-up or stale row shows as wrong logits.
+It keeps the same promises as a real one: what it knows of a row it reads back from that row's cache, so a
+lost, mixed up or stale row shows as wrong logits.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Decoding algorithms. One per file, each a generator that says what to feed and is handed the logits.
 
-A strategy never sees the model, the cache or the loop: it yields `Feed`s and receives, for each of its rows, the
-logits of the last `wanted` positions. So every algorithm runs beside every other in one batch, and is tested by
-handing it logits.
+A strategy never sees the model, the cache or the loop: it yields `Feed`s and receives, for each of its rows,
+the logits of the last `wanted` positions. So every algorithm runs beside every other in one batch, and is
+tested by handing it logits.
 """
 
 from collections.abc import Generator, Sequence
@@ -16,8 +16,9 @@ from sardonyx.runtime.backends.base import Float32
 class Feed:
     """New tokens for each of a strategy's rows.
 
-    `keep` says first which cached positions the rows begin with: for each row the parent row and a length (None: all
-    rows as they are). `wanted` is the number of last positions of each row whose logits are handed back.
+    `keep` says first which cached positions the rows begin with: for each row the parent row and a length
+    (None: all rows as they are). `wanted` is the number of last positions of each row whose logits are handed
+    back.
     """
 
     tokens: Sequence[Sequence[int]]

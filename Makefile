@@ -1,0 +1,69 @@
+# sardonyx: `make run` answers a question, `make test` proves the rest.
+
+PYTHON ?= python3
+MODEL ?= smollm2-135m
+PROMPT ?= In two sentences: why is the sky blue?
+
+VENV := .venv
+PARITY := .venv-parity
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: run
+run: $(VENV)/.run ## fetch and export the default model if needed, then answer PROMPT
+	@$(VENV)/bin/sardonyx run $(MODEL) "$(PROMPT)"
+
+.PHONY: chat
+chat: $(VENV)/.run ## chat with the default model
+	@$(VENV)/bin/sardonyx chat $(MODEL)
+
+.PHONY: test
+test: $(VENV)/.test ## everything that needs neither network nor torch
+	$(VENV)/bin/python -m pytest -m "not parity" --cov --cov-report=term:skip-covered
+
+.PHONY: parity
+parity: $(PARITY)/.parity ## prove equality with transformers (installs torch)
+	$(PARITY)/bin/python -m pytest -m parity -s
+
+.PHONY: lint
+lint: $(VENV)/.lint ## format, lint, types, walls
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: format
+format: $(VENV)/.lint ## put the code into shape
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+.PHONY: clean
+clean: ## remove environments and caches of this folder (not the user's models)
+	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(PARITY)/bin/python:
+	$(PYTHON) -m venv $(PARITY)
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	@echo "installing sardonyx into $(VENV) (once)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[export]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	@touch $@ $(VENV)/.run
+
+$(PARITY)/.parity: pyproject.toml | $(PARITY)/bin/python
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
