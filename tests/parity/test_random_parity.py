@@ -1,0 +1,59 @@
+"""L4: random weights give the logits of transformers, whatever the architecture and however they are fed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from feeding import FEEDINGS
+from random_models import letters_tokenizer, random_checkpoint
+from sardonyx.export.api import export
+from sardonyx.runtime.backends.ort import OrtProgram
+from sardonyx.runtime.model import Model
+from variants import configs
+
+pytestmark = pytest.mark.parity
+
+TOLERANCE = 1e-4
+CONFIGS = dict(configs())
+Parity = tuple[Model, list[list[int]], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def parity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parity:
+    """The exported model, sequences of tokens, transformers' logits `[sequences, tokens, vocab]`."""
+    config = CONFIGS[request.param]
+    folder = tmp_path_factory.mktemp("parity")
+    sequences = np.random.default_rng(2).integers(0, config["vocab_size"], (4, 60)).tolist()
+    expected = saved_by_transformers(config, folder / "source", sequences)
+    manifest = export(folder / "source", folder / "artifact", recipe="fp32")
+    return Model(manifest, OrtProgram(folder / "artifact", manifest, threads=1)), sequences, expected
+
+
+def saved_by_transformers(
+    config: Mapping[str, Any], folder: Path, sequences: list[list[int]]
+) -> NDArray[np.float32]:
+    """Save a model of random weights as users do, with a tokenizer; returns its logits for the sequences."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32).eval()
+    weights = {name: torch.from_numpy(array) for name, array in random_checkpoint(config).arrays.items()}
+    absent = model.load_state_dict(weights, strict=False)
+    assert not absent.unexpected_keys
+    assert set(absent.missing_keys) <= {"lm_head.weight"}
+    model.tie_weights()
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "tokenizer.json").write_bytes(letters_tokenizer(config["vocab_size"]))
+    with torch.no_grad():
+        return model(torch.tensor(sequences)).logits.numpy()
+
+
+@pytest.mark.parametrize("feeding", FEEDINGS)
+def test_l4_logits_equal_those_of_transformers(parity: Parity, feeding: str) -> None:
+    model, sequences, expected = parity
+    for logits, wanted in zip(FEEDINGS[feeding](model, sequences), expected, strict=True):
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=TOLERANCE)
