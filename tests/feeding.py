@@ -34,7 +34,7 @@ def ragged_batch(model: Model, sequences: Sequences) -> Logits:
 
 
 def _cut(model: Model, sequences: Sequences, rhythms: Sequence[Sequence[int]]) -> Logits:
-    """Feed the sequences side by side: on turn n, sequence i takes `rhythms[i][n]` tokens, and so on in rounds."""
+    """Feed the sequences side by side: on turn n, sequence i takes `rhythms[i][n]` tokens, cyclically."""
     rows = [model.arena.row() for _ in sequences]
     logits: list[Logits] = [[] for _ in sequences]
     for turn in range(max(map(len, sequences))):
