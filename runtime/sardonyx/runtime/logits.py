@@ -1,5 +1,4 @@
-"""From a row of logits to a token: penalties, temperature, truncations and the draw. Pure functions on
-arrays.
+"""From a row of logits to a token: penalties, temperature, truncations, the draw. Pure functions on arrays.
 
 Two kinds of step, each made by a small maker that binds its options:
 

@@ -1,0 +1,208 @@
+"""The Jinja environment of chat templates: Hugging Face's, and bounded in what a template can allocate.
+
+A template comes with a model from anywhere. Jinja's sandbox keeps it from Python's internals and from
+changing what it is given, but `'a' * 10**9` is within its rules. So no value that a template makes may weigh
+more than LIMIT, and operations that could overshoot by far are estimated before they run. Time is not
+bounded: nested loops over long ranges can take long. Knows nothing of messages.
+
+Kept apart from chat_template so that jinja2 is loaded only when something is rendered.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import update_wrapper
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+LIMIT = 1 << 24
+"""The most that any value made by a template, and the prompt itself, may weigh (about: characters)."""
+
+
+ENTRY = 16
+"""Characters that an entry of a list or an object counts for."""
+
+SLACK = 16
+"""Products of sizes are upper bounds, seldom near the result (a replacement is not made at each letter)."""
+
+
+class Refusal(TemplateError):  # noqa: N818  (a noun, as in sardonyx.runtime.errors)
+    """The template called `raise_exception`: it does not take these messages."""
+
+
+class Generation(Extension):
+    """The `{% generation %}` block that marks the assistant's words for training: here, just its contents."""
+
+    tags = {"generation"}  # noqa: RUF012  (declared so by jinja2)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_contents"), [], [], body).set_lineno(line)
+
+    def _contents(self, caller: Macro) -> str:
+        return caller()
+
+
+class BoundedCode(CodeGenerator):
+    """Compiles `a ~ b` to a method of the environment, as Jinja does the operators that a sandbox
+    intercepts."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        self.write("environment.concat(str(part) for part in environment.weighed((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(")))")
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """As `transformers.utils.chat_template_utils` sets it up, with bounds. Raises SecurityError beyond
+    them."""
+
+    code_generator_class = BoundedCode
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self) -> None:
+        # Unoptimised: folding constants would run filters before they are bounded.
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols], optimized=False
+        )
+        self.finalize = self.weighed
+        self.filters["tojson"] = tojson
+        self.filters = {name: _bounded(filter_) for name, filter_ in self.filters.items()}
+        self.globals["raise_exception"] = raise_exception
+        del self.globals["lipsum"]  # text at random, any amount of it
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Joins the output of the template and of its macros and blocks; Jinja's is `''.join`."""
+        taken, total = [], 0
+        for part in parts:
+            total += len(part)
+            _allow(total)
+            taken.append(part)
+        return "".join(taken)
+
+    @staticmethod
+    def weighed(value: Any) -> Any:
+        """The value itself, if its text would not be too large."""
+        _allow(weight(value))
+        return value
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        _allow(_estimate(operator, left, right))
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        method = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by Jinja
+        subject = getattr(method, "__self__", None)
+        if isinstance(subject, str):
+            _allow_text_call(getattr(method, "__name__", ""), subject, [*args, *kwargs.values()])
+        return __self.weighed(super().call(__context, __obj, *args, **kwargs))
+
+
+def tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as Hugging Face writes it: neither escaped for HTML nor sorted, as Jinja's own filter would."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def raise_exception(message: str) -> None:
+    """What templates call to refuse messages that they cannot render."""
+    raise Refusal(message)
+
+
+def weight(value: Any, depth: int = 0) -> int:
+    """Characters and entries of a value, nested ones included wherever they occur; stops counting beyond
+    LIMIT."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, int):
+        return value.bit_length() // 3
+    if depth > 100:
+        return LIMIT + 1
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        return 1
+    total = 0
+    for entry in value:
+        total += ENTRY + weight(entry, depth + 1)
+        if total > LIMIT:
+            break
+    return total
+
+
+def _allow(amount: float) -> None:
+    if amount > LIMIT:
+        raise SecurityError(f"it makes a value of more than {LIMIT} characters")
+
+
+def _estimate(operator: str, left: Any, right: Any) -> float:
+    """At most so much will the result of a binary operator weigh."""
+    if operator == "%" and isinstance(left, str):
+        return _formatted(left) + weight(right)
+    if operator == "*" and isinstance(left, int) != isinstance(right, int):
+        times, value = (left, right) if isinstance(left, int) else (right, left)
+        return 0 if isinstance(value, float) else max(times, 0) * (weight(value) + 1)
+    if operator == "**" and isinstance(left, int) and isinstance(right, int):
+        return left.bit_length() * max(right, 0)
+    return weight(left) + weight(right)
+
+
+def _formatted(pattern: str) -> float:
+    """At most so much do the widths in a format string (% or braces) ask for; computed widths are not
+    allowed."""
+    if re.search(r"%[^%a-zA-Z]*\*|:[^{}]*\{", pattern):
+        raise SecurityError("it computes the width of a format")
+    return len(pattern) + sum(int(digits[:9]) for digits in re.findall(r"\d+", pattern))
+
+
+def _allow_text_call(name: str, subject: str, options: list[Any]) -> None:
+    """A method of a text gives at most its length times the largest option: a width, or a replacement's
+    length."""
+    if name in ("format", "format_map"):
+        _allow(_formatted(subject) + (1 + subject.count("{")) * weight(options))
+    elif name == "join":
+        _allow((1 + len(subject)) * weight(options))
+    else:
+        _allow_product(subject, options)
+
+
+def _allow_product(subject: Any, options: list[Any]) -> None:
+    size = weight(subject)
+    largest = max(
+        (abs(option) if isinstance(option, int) else weight(option) for option in options), default=0
+    )
+    _allow(max(size, largest * (1 + size) / SLACK))
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that is refused too large a product of its subject and options, and too large a result."""
+    passed = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja's context comes first
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        subject, *options = args[passed:]
+        options += kwargs.values()
+        if function.__name__ == "do_format":
+            _allow_text_call("format", str(subject), options)
+        else:
+            _allow_product(subject, options)
+        return Sandbox.weighed(function(*args, **kwargs))
+
+    return update_wrapper(call, function)
