@@ -6,7 +6,7 @@ is its registration. Readers know nothing about graphs or quantization.
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,10 +84,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise SourceError(f"{path}: no such file or folder")
     for module in pkgutil.iter_modules(__path__):
         reader = importlib.import_module(f"{__name__}.{module.name}")
-        if hasattr(reader, "sniff") and reader.sniff(path):
-            checkpoint: Checkpoint = reader.read(path)
+        if hasattr(reader, "sniff") and _unless_unreadable(reader.sniff, path):
+            checkpoint: Checkpoint = _unless_unreadable(reader.read, path)
             return checkpoint
     raise SourceError(
         f"{path}: not a model that can be read; expected a .gguf file, "
         "or a folder with config.json and .safetensors files"
     )
+
+
+def _unless_unreadable(reading: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return reading(path)
+    except OSError as error:
+        raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror})") from None

@@ -21,6 +21,7 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 _LEAST_FIELD_BYTES, _LEAST_TENSOR_BYTES = 13, 24  # an empty name and the smallest contents
+_MAX_TEXT, _MAX_ARRAY = 1 << 26, 1 << 24  # far more than any vocabulary or chat template
 
 Value = TypeVar("Value", str, int, float, bool, list)  # type: ignore[type-arg]
 
@@ -82,6 +83,8 @@ def read_header(path: Path) -> Header:
         metadata = Metadata(path, values)
         entries = [_entry(scan) for _ in range(tensor_count)]
         alignment = metadata.get("general.alignment", int) or 32
+        if alignment < 1 or alignment & (alignment - 1):
+            raise SourceError(f"{path}: tensors cannot be aligned to {alignment} bytes; the file is damaged")
         start = -(-file.tell() // alignment) * alignment
     return Header(metadata, tuple(TensorEntry(e.name, e.shape, e.type_id, e.offset + start) for e in entries))
 
@@ -131,10 +134,16 @@ class _Scan:
 
     def text(self) -> str:
         (length,) = _LENGTH.unpack(self.take(8))
+        self._check_length(length, _MAX_TEXT)
         try:
             return self.take(length).decode()
         except UnicodeDecodeError as error:
             raise SourceError(f"{self.path}: a text in the header is not UTF-8 ({error.reason})") from None
+
+    def _check_length(self, length: int, limit: int) -> None:
+        self.expect(length)  # of at least one byte each
+        if length > limit:
+            raise SourceError(f"{self.path}: a header value of length {length}; the file is damaged")
 
     def value(self, kind: int, key: str) -> Any:
         if kind == _STRING:
@@ -149,8 +158,8 @@ class _Scan:
 
     def _array(self, key: str) -> list[Any]:
         kind, length = self.unpack("IQ")
+        self._check_length(length, _MAX_ARRAY)
         if kind == _STRING:
-            self.expect(length * 8)
             return [self.text() for _ in range(length)]
         if kind not in _SCALARS:
             raise SourceError(f"{self.path}: metadata {key} is an array of the unsupported type {kind}")

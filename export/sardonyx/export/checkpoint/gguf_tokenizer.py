@@ -89,7 +89,7 @@ def _vocabulary(metadata: Metadata) -> _Vocabulary:
     if len(set(tokens)) < len(tokens):
         raise SourceError(f"{metadata.path}: two tokens of the vocabulary have the same text")
     for key in (*_SPECIAL.values(), *_ENDS):
-        if (metadata.get(key, int) or 0) >= len(tokens):
+        if not 0 <= (metadata.get(key, int) or 0) < len(tokens):
             raise SourceError(f"{metadata.path}: {key} is outside of the vocabulary of {len(tokens)} tokens")
     ids = {name: metadata.get(key, int) for name, key in _SPECIAL.items()}
     return _Vocabulary(metadata, tokens, {name: tokens[i] for name, i in ids.items() if i is not None})

@@ -118,7 +118,8 @@ def _no_weights(path: Path) -> str:
         return f"{path}: there is no {_WHOLE} and no {_INDEX}, only {', '.join(others[:3])}"
     if others:
         return (
-            f"{path}: the weights are only there as {others[0]}, which can run code when it is opened; convert it "
-            "with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+            f"{path}: the weights are only there as {others[0]}, which may run code when opened; "
+            "convert them with transformers: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         )
     return f"{path}: there are no weights ({_WHOLE}, or shards with {_INDEX})"
