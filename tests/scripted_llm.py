@@ -1,4 +1,4 @@
-"""A real LLM on the scripted backend: it repeats what it is told, letter by letter. For tests of what stands above.
+"""A real LLM on the scripted backend: it repeats what it is told, letter by letter.
 
 To "forever" it never stops answering, slowly. Without a chat template it writes dots.
 """

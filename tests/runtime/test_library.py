@@ -178,7 +178,8 @@ def test_staging_leaves_nothing_after_a_failure(library: Library, failure: type[
             (temporary / "model.gguf").write_bytes(b"1")
             raise failure
 
-    pytest.raises(failure, fail)
+    with pytest.raises(failure):
+        fail()
     assert list(library.checkpoints.iterdir()) == []
 
 
