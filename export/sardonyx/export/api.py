@@ -43,7 +43,7 @@ def export(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write the model at `source` (a GGUF file, a Hugging Face folder or an open checkpoint) to the folder `out`.
+    """Write the model at `source` (a GGUF file, a Hugging Face folder, an open checkpoint) to `out`.
 
     `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
     Raises SourceError for what cannot be read, OutputError for what cannot be written; in either case `out`

@@ -85,7 +85,8 @@ class NumpyGraph:
         scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        return np.einsum("hqk,khw->qhw", weights, value).reshape(len(query), -1)
+        mixed: Float64 = np.einsum("hqk,khw->qhw", weights, value).reshape(len(query), -1)
+        return mixed
 
     def select(self, x: Float64) -> Float64:
         return x

@@ -122,7 +122,7 @@ class OnnxBuilder:
 
     def _initializer(self, tensor: ir.TensorProtocol, key: str | None = None) -> None:
         value = ir.Value(name=tensor.name, const_value=tensor)
-        self._initializers[key or str(tensor.name)] = _typed(value, tensor.dtype, ir.Shape(tensor.shape))
+        self._initializers[key or str(tensor.name)] = _typed(value, tensor.dtype, tensor.shape.numpy())
 
 
 def _typed(value: ir.Value, dtype: ir.DataType, shape: Dims | ir.Shape) -> ir.Value:

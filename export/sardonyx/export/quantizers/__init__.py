@@ -21,7 +21,7 @@ class Quantizer(Protocol):
         """`x W^T + bias`: `[..., inputs]` to `[..., outputs]`."""
 
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
-        """Rows of the table for the ids, `[...]` to `[..., inputs]`. Shares the bytes that `linear` stores."""
+        """Rows of the table, `[...]` to `[..., inputs]`, read from the bytes that `linear` stores."""
 
     def dequantized(self, rows: Float32) -> Float32:
         """What is left of these rows (`[some, inputs]`) after storing them."""

@@ -108,9 +108,8 @@ class NBits:
     def _packed(self, rows: Float32) -> Packed:
         codes, scales, zero_points = self._quantized(rows)
         if self.bits == 4:
-            codes = codes[..., 0::2] | codes[..., 1::2] << 4
             even = np.pad(zero_points, ((0, 0), (0, zero_points.shape[1] % 2)))
-            zero_points = even[:, 0::2] | even[:, 1::2] << 4
+            codes, zero_points = _nibbles(codes), _nibbles(even)
         return Packed(codes, scales, zero_points)
 
     def _store(self, g: OnnxBuilder, weight: Matrix) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -137,3 +136,8 @@ class NBits:
                 lambda: zero_points,
             ),
         )
+
+
+def _nibbles(values: UInt8) -> UInt8:
+    """Two 4-bit values to a byte along the last axis, the first in the low half."""
+    return values[..., 0::2] | values[..., 1::2] << np.uint8(4)
