@@ -244,22 +244,26 @@ def uniform(ids: NDArray[np.int32], key: int) -> NDArray[np.float64]:
 
 def noise_key(seed: int, position: int) -> int:
     """Start of the noise stream of one position, 64 bits. Any integers will do."""
-    state = np.array([seed & _ALL_ONES], np.uint64)
-    _mix(state)
-    state += np.uint64(position * _GOLDEN & _ALL_ONES)
-    _mix(state)
-    return int(state[0])
+    return _mixed(_mixed(seed) + position * _GOLDEN)
 
 
-_ALL_ONES = 2**64 - 1
+# The finaliser of SplitMix64 (Steele, Lea, Flood 2014), modulo 2^64; a round is x ^= x >> shift; x *= factor.
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 _GOLDEN = 0x9E3779B97F4A7C15
+_ALL_ONES = 2**64 - 1
+
+
+def _mixed(bits: int) -> int:
+    bits &= _ALL_ONES
+    for shift, factor in _ROUNDS:
+        bits = (bits ^ bits >> shift) * factor & _ALL_ONES
+    return bits
 
 
 def _mix(bits: NDArray[np.uint64]) -> None:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014), modulo 2^64, in place: fresh arrays would cost
-    more."""
+    """The same for an array, in place: fresh arrays would cost more than the arithmetic."""
     shifted = np.empty_like(bits)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+    for shift, factor in _ROUNDS:
         np.right_shift(bits, np.uint64(shift), out=shifted)
         bits ^= shifted
         bits *= np.uint64(factor)
