@@ -48,7 +48,8 @@ class Metadata:
         value = self.values.get(key)
         if value is None or type(value) is kind:
             return value
-        raise SourceError(f"{self.path}: metadata {key} should be a {kind.__name__}, not {_shown(value)}")
+        wanted = kind.__name__
+        raise SourceError(f"{self.path}: metadata {key} should be of type {wanted}, not {_shown(value)}")
 
     def require(self, key: str, kind: type[Value]) -> Value:
         """The value of `key`. Raises SourceError when it is absent or not a `kind`."""
