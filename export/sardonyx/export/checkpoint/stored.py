@@ -45,7 +45,7 @@ class StoredTensor:
         if not 0 <= start <= stop <= self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]} rows, not {start}:{stop}")
         rows = np.empty((stop - start, *self.shape[1:]), np.float32)
-        step = max(1, _STRIDE // self.row_bytes)
+        step = max(1, _STRIDE // max(1, self.row_bytes))
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset + start * self.row_bytes)
             for first in range(0, len(rows), step):
