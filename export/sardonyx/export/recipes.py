@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from sardonyx.export.certificate import Limits
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.none import Float
@@ -19,6 +20,8 @@ class Recipe:
     name: str
     summary: str
     rules: tuple[tuple[str, Quantizer], ...]
+    limits: Limits = Limits()
+    """What the recipe promises; an export that misses it fails."""
 
     def quantizer(self, weight: str) -> Quantizer:
         return next(quantizer for pattern, quantizer in self.rules if fnmatchcase(weight, pattern))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sardonyx.runtime.answer import Completion, TextAnswer, Usage
-from sardonyx.runtime.backends.base import Program
+from sardonyx.runtime.backends.base import Float32, Program
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.engine import Engine, Task
@@ -20,6 +20,7 @@ from sardonyx.runtime.logits import make_picker
 from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
 from sardonyx.runtime.model import Model
 from sardonyx.runtime.params import SamplingParams
+from sardonyx.runtime.strategies import Feed, Strategy
 from sardonyx.runtime.strategies.sample import sample
 from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
@@ -94,6 +95,23 @@ class LLM:
         task = self._engine.submit(sample(answer, make_picker(params, seed)))
         return Stream(self._engine, self._program, task, answer, started)
 
+    def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
+        """Logits of tokens that are given, not generated: what the model answers to these feeds, one after
+        another, in rows of their own. For each feed, for each of its rows: `[wanted, vocab]`.
+
+        Raises RequestError above the context length.
+        """
+        answers: list[Sequence[Float32]] = []
+        task = self._engine.submit(_asked(feeds, answers))
+        try:
+            while not task.done:
+                self._engine.step()
+        finally:
+            self._engine.cancel(task)
+        if task.error is not None:
+            raise task.error
+        return answers
+
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt is fed as."""
         if isinstance(prompt, str):
@@ -164,6 +182,11 @@ class Stream:
         self._total_s = perf_counter() - self._started
         if not self._first_s and self._answer.tokens:
             self._first_s = self._total_s
+
+
+def _asked(feeds: Sequence[Feed], answers: list[Sequence[Float32]]) -> Strategy:
+    for feed in feeds:
+        answers.append((yield feed))
 
 
 def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:

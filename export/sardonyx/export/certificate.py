@@ -1,0 +1,212 @@
+"""`certificate.json`: the measured quality of exactly these bytes.
+
+What was measured, how, on which machine, and the limits it was held to; bound to the files it speaks of by
+their hashes and to itself by a digest. It holds numbers and judges them; it does not know how they are
+measured. The digest shows accidents and careless edits; it is no signature.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.manifest import FileRecord, Source
+
+CERTIFICATE_FORMAT = 1
+"""Version of the certificate's fields and of what they mean."""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a recipe promises. Divergence in nats per token, over the project's own texts.
+
+    `noise` bounds the worst absolute logit difference between two ways of feeding the same tokens (stepwise,
+    in chunks, after a rewind), `flips` the share of first choices that may differ between them. Rounded
+    activations amplify the last bit of a float into a whole step, so both are properties of the recipe.
+    Batched and alone must be equal to the bit whatever the recipe. None: not limited.
+    """
+
+    kl_mean: float | None = None
+    kl_p99: float | None = None
+    top1: float | None = None
+    perplexity_ratio: float | None = None
+    noise: float | None = None
+    flips: float | None = None
+
+
+class TextQuality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the artifact (the candidate) predicts texts of one kind, beside the reference.
+
+    `kl_*` is KL(reference || candidate) of the next token's distribution, in nats, with the standard error of
+    its mean. `top1`: share of tokens for which both choose the same first; `top5`: for which the reference's
+    first choice is among the candidate's first five. Perplexities carry their standard error; the ratio is
+    candidate by reference, its error that of the paired difference. All errors take tokens as independent.
+    """
+
+    tokens: int
+    windows: int
+    kl_mean: float
+    kl_mean_error: float
+    kl_median: float
+    kl_p99: float
+    kl_max: float
+    top1: float
+    top5: float
+    reference_perplexity: float
+    reference_perplexity_error: float
+    perplexity: float
+    perplexity_error: float
+    perplexity_ratio: float
+    perplexity_ratio_error: float
+
+
+class GreedyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One fixed prompt decoded greedily by both. `diverged_at` counts answer tokens from 0; None: never."""
+
+    prompt: str
+    tokens: int
+    diverged_at: int | None
+
+
+class Invariant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Two ways of feeding the same tokens, and the worst absolute difference of the logits they gave."""
+
+    name: str
+    worst: float
+    flips: int
+    """Positions at which the first choice differs."""
+    positions: int
+    limit: float | None
+    flips_limit: float | None
+    """Of the share `flips / positions`."""
+
+
+class Structure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the graph consists of. `faults` names what the recipe did not promise, one line each."""
+
+    ops: dict[str, int]
+    """Nodes by operator."""
+    bytes: dict[str, int]
+    """Bytes of weights by class: embedding, attention, mlp, head, norms, rotary, other."""
+    head: str
+    """Quantizer of the vocabulary head."""
+    minimum_onnxruntime: str
+    faults: list[str] = []
+    warnings: list[str] = []
+
+
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where it was measured: other processors have other kernels, and round otherwise."""
+
+    processor: str
+    system: str
+    threads: int
+    provider: str
+    onnxruntime: str
+    numpy: str
+    python: str
+
+
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that is known of an artifact's quality. `digest` is over all other fields."""
+
+    format: int
+    model: str
+    architecture: str
+    parameters: int
+    vocab_size: int
+    recipe: str
+    source: Source
+    exporter: str
+    reference: str
+    """What the artifact was measured against."""
+    convention: str
+    """How texts were cut into windows and what was scored: beside every perplexity, or it means nothing."""
+    texts_sha256: str
+    """Of the windows' token ids: measurements are comparable when these are equal."""
+    overall: TextQuality
+    texts: dict[str, TextQuality]
+    """By kind of text."""
+    greedy: list[GreedyRun]
+    invariants: list[Invariant]
+    structure: Structure
+    machine: Machine
+    limits: Limits
+    files: dict[str, FileRecord]
+    """The files that were measured: all of the artifact but this one and the manifest."""
+    digest: str = ""
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """One limit that was not met."""
+
+    what: str
+    measured: str
+    limit: str
+
+
+def misses(certificate: Certificate) -> list[Miss]:
+    """Every limit of the certificate that its measurements do not meet; empty when all is well."""
+    quality, limits = certificate.overall, certificate.limits
+    return [
+        *_above("mean KL", quality.kl_mean, limits.kl_mean),
+        *_above("p99 KL", quality.kl_p99, limits.kl_p99),
+        *_above("perplexity ratio", quality.perplexity_ratio, limits.perplexity_ratio),
+        *_below("top-1 agreement", quality.top1, limits.top1),
+        *(miss for invariant in certificate.invariants for miss in _broken(invariant)),
+        *(Miss("structure", fault, "none") for fault in certificate.structure.faults),
+    ]
+
+
+def seal(certificate: Certificate) -> Certificate:
+    """The certificate with its digest."""
+    return msgspec.structs.replace(certificate, digest=_digest(certificate))
+
+
+def encode(certificate: Certificate) -> bytes:
+    """As it is stored: sorted and indented, so that equal certificates are equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(certificate, order="sorted"), indent=2) + b"\n"
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Read a stored certificate. Raises ArtifactError when it is missing, damaged, edited or of another
+    format.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; `sardonyx verify` with --against measures anew") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        version = msgspec.json.decode(data, type=dict[str, Any]).get("format")
+        if version != CERTIFICATE_FORMAT:
+            raise ArtifactError(f"{path}: certificate format {version}, this is for {CERTIFICATE_FORMAT}")
+        certificate = msgspec.json.decode(data, type=Certificate)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not a certificate, or damaged ({error})") from None
+    if certificate.digest != _digest(certificate):
+        raise ArtifactError(f"{path}: edited since it was measured; export the model again")
+    return certificate
+
+
+def _digest(certificate: Certificate) -> str:
+    return hashlib.sha256(encode(msgspec.structs.replace(certificate, digest=""))).hexdigest()
+
+
+def _broken(invariant: Invariant) -> Iterator[Miss]:
+    yield from _above(f"{invariant.name}: logits", invariant.worst, invariant.limit)
+    share = invariant.flips / invariant.positions
+    yield from _above(f"{invariant.name}: flips", share, invariant.flips_limit)
+
+
+def _above(what: str, measured: float, limit: float | None) -> Iterator[Miss]:
+    if limit is not None and not measured <= limit:  # written so that NaN is a miss
+        yield Miss(what, f"{measured:.4g}", f"at most {limit:.4g}")
+
+
+def _below(what: str, measured: float, limit: float | None) -> Iterator[Miss]:
+    if limit is not None and not measured >= limit:
+        yield Miss(what, f"{measured:.4g}", f"at least {limit:.4g}")
