@@ -36,6 +36,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     flips: float | None = None
 
 
+UNLIMITED = Limits()
+
+
 class TextQuality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the artifact (the candidate) predicts texts of one kind, beside the reference.
 

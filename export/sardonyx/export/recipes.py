@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from sardonyx.export.certificate import Limits
+from sardonyx.export.certificate import UNLIMITED, Limits
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.none import Float
@@ -20,7 +20,7 @@ class Recipe:
     name: str
     summary: str
     rules: tuple[tuple[str, Quantizer], ...]
-    limits: Limits = Limits()
+    limits: Limits = UNLIMITED
     """What the recipe promises; an export that misses it fails."""
 
     def quantizer(self, weight: str) -> Quantizer:

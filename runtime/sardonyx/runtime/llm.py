@@ -186,7 +186,8 @@ class Stream:
 
 def _asked(feeds: Sequence[Feed], answers: list[Sequence[Float32]]) -> Strategy:
     for feed in feeds:
-        answers.append((yield feed))
+        logits = yield feed
+        answers.append(logits)
 
 
 def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:
