@@ -26,11 +26,40 @@ LIMIT = 1 << 24
 """The most that any value made by a template, and the prompt itself, may weigh (about: characters)."""
 
 
-ENTRY = 16
-"""Characters that an entry of a list or an object counts for."""
+ENTRY = 64
+"""Characters that an entry of a list or an object counts for: about the bytes it takes."""
 
 SLACK = 16
 """Products of sizes are upper bounds, seldom near the result (a replacement is not made at each letter)."""
+
+
+STRUCTURAL = {
+    "attr",
+    "batch",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "groupby",
+    "items",
+    "last",
+    "length",
+}
+STRUCTURAL |= {
+    "list",
+    "map",
+    "max",
+    "min",
+    "random",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "select",
+    "selectattr",
+}
+STRUCTURAL |= {"slice", "sort", "sum", "unique"}
+"""Filters that hand on the entries of what they are given, without making text of them."""
 
 
 class Refusal(TemplateError):  # noqa: N818  (a noun, as in sardonyx.runtime.errors)
@@ -77,7 +106,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.finalize = self.weighed
         self.filters["tojson"] = tojson
-        self.filters = {name: _bounded(filter_) for name, filter_ in self.filters.items()}
+        self.filters = {name: _bounded(name, filter_) for name, filter_ in self.filters.items()}
         self.globals["raise_exception"] = raise_exception
         del self.globals["lipsum"]  # text at random, any amount of it
 
@@ -106,7 +135,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         subject = getattr(method, "__self__", None)
         if isinstance(subject, str):
             _allow_text_call(getattr(method, "__name__", ""), subject, [*args, *kwargs.values()])
-        return __self.weighed(super().call(__context, __obj, *args, **kwargs))
+        result = super().call(__context, __obj, *args, **kwargs)
+        _allow(size(result))
+        return result
 
 
 def tojson(
@@ -127,24 +158,27 @@ def raise_exception(message: str) -> None:
     raise Refusal(message)
 
 
-def weight(value: Any, depth: int = 0) -> int:
-    """Characters and entries of a value, nested ones included wherever they occur; stops counting beyond
-    LIMIT."""
+def size(value: Any) -> int:
+    """What a value holds itself: characters, or entries; a number counts by what arithmetic on it costs."""
+    if isinstance(value, int):
+        return _number(value.bit_length())
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, int):
-        return value.bit_length() // 3
+    return ENTRY * len(value) if isinstance(value, (Mapping, list, tuple, set, frozenset)) else 1
+
+
+def weight(value: Any, depth: int = 0) -> int:
+    """What the text of a value holds: what is nested counts as often as it occurs. Stops beyond LIMIT."""
+    total = size(value)
     if depth > 100:
         return LIMIT + 1
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
-    if not isinstance(value, (list, tuple, set, frozenset)):
-        return 1
-    total = 0
-    for entry in value:
-        total += ENTRY + weight(entry, depth + 1)
-        if total > LIMIT:
-            break
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for entry in value:
+            if total > LIMIT:
+                break
+            total += weight(entry, depth + 1)
     return total
 
 
@@ -154,15 +188,21 @@ def _allow(amount: float) -> None:
 
 
 def _estimate(operator: str, left: Any, right: Any) -> float:
-    """At most so much will the result of a binary operator weigh."""
+    """At most this is the size of what a binary operator gives."""
     if operator == "%" and isinstance(left, str):
         return _formatted(left) + weight(right)
+    if isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):
+        bits = left.bit_length()
+        return _number(bits + right.bit_length() if operator == "*" else bits * max(right, 0))
     if operator == "*" and isinstance(left, int) != isinstance(right, int):
         times, value = (left, right) if isinstance(left, int) else (right, left)
-        return 0 if isinstance(value, float) else max(times, 0) * (weight(value) + 1)
-    if operator == "**" and isinstance(left, int) and isinstance(right, int):
-        return left.bit_length() * max(right, 0)
-    return weight(left) + weight(right)
+        return 0 if isinstance(value, float) else max(times, 0) * size(value)
+    return size(left) + size(right)
+
+
+def _number(bits: int) -> int:
+    """By the square of its length, as goes the time of arithmetic; up to 64 bits, that is hardly anything."""
+    return bits * bits // 64
 
 
 def _formatted(pattern: str) -> float:
@@ -181,28 +221,28 @@ def _allow_text_call(name: str, subject: str, options: list[Any]) -> None:
     elif name == "join":
         _allow((1 + len(subject)) * weight(options))
     else:
-        _allow_product(subject, options)
+        _allow_product(len(subject), options)
 
 
-def _allow_product(subject: Any, options: list[Any]) -> None:
-    size = weight(subject)
-    largest = max(
-        (abs(option) if isinstance(option, int) else weight(option) for option in options), default=0
-    )
-    _allow(max(size, largest * (1 + size) / SLACK))
+def _allow_product(held: int, options: list[Any]) -> None:
+    largest = max((abs(option) if isinstance(option, int) else size(option) for option in options), default=0)
+    _allow(max(held, largest * (1 + held) / SLACK))
 
 
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that is refused too large a product of its subject and options, and too large a result."""
+def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that is refused too large a subject, product of subject and options, or result."""
     passed = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja's context comes first
+    held = size if name in STRUCTURAL else weight
 
     def call(*args: Any, **kwargs: Any) -> Any:
         subject, *options = args[passed:]
         options += kwargs.values()
-        if function.__name__ == "do_format":
+        if name == "format":
             _allow_text_call("format", str(subject), options)
         else:
-            _allow_product(subject, options)
-        return Sandbox.weighed(function(*args, **kwargs))
+            _allow_product(held(subject), options)
+        result = function(*args, **kwargs)
+        _allow(size(result))
+        return result
 
     return update_wrapper(call, function)
