@@ -69,9 +69,7 @@ def reference(smollm2: Path) -> Any:
     """The model in transformers, in float32."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     torch.set_num_threads(usable_cores())
     return AutoModelForCausalLM.from_pretrained(
         smollm2.parent, gguf_file=smollm2.name, dtype=torch.float32
