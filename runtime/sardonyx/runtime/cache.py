@@ -1,16 +1,18 @@
 """The cache arena: one array per state, a row per sequence, rows always packed from zero.
 
 Rows are handed out as `Row` handles that stay valid while the arena moves what is behind them, so that a
-batch of any live rows is a plain slice. It knows nothing of models or requests: it holds, copies, trims and
-grows.
+batch of any live rows is a plain slice. It knows nothing of models or requests: it holds, copies, trims,
+grows and shrinks.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import CacheView
+from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import State
 
 FIRST_CAPACITY = 256
@@ -28,22 +30,28 @@ class Row:
 
 
 class Arena:
-    """All cached states. `limit` is the most positions a row may have."""
+    """All cached states. `limit` is the most positions a row may have.
+
+    Memory follows need: rows and positions double when they run out, and halve when three quarters of them
+    lie idle as a row leaves. So a process that lives long does not keep for ever what one busy hour took.
+    """
 
     def __init__(self, states: Sequence[State], limit: int) -> None:
+        """Raises ArtifactError for states of a kind that cannot be held here."""
+        if unknown := {state.kind for state in states} - {"kv"}:
+            raise ArtifactError(f"states of kind {', '.join(sorted(unknown))} are not known to this runtime")
         self._states = states
         self._limit = limit
         self._rows: list[Row] = []
-        self._memory = object()  # a new one whenever the tensors move
-        self._tensors = self._allocate(1, min(FIRST_CAPACITY, limit))
+        self._places: int
+        self._tensors: list[NDArray[Any]]
+        self._view: CacheView
+        self.capacity: int
+        """Positions that each row has room for now."""
+        self._resize(1, self._capacity_for(0))
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def capacity(self) -> int:
-        """Positions that each row has room for now."""
-        return int(self._tensors[0].shape[2])
 
     @property
     def nbytes(self) -> int:
@@ -53,14 +61,15 @@ class Arena:
     def row(self) -> Row:
         """A new, empty row."""
         row = Row(len(self._rows))
-        if row.index == len(self._tensors[0]):
-            self._resize(2 * row.index, self.capacity)
+        if row.index == self._places:
+            self._resize(2 * self._places, self.capacity)
         self._rows.append(row)
         return row
 
     def fork(self, parent: Row, length: int) -> Row:
         """A new row that begins with the first `length` positions of another."""
         row = self.row()
+        length = min(parent.length, length)
         self._copy(parent.index, row.index, length)
         row.length = length
         return row
@@ -71,23 +80,26 @@ class Arena:
 
     def release(self, row: Row) -> None:
         """Give a row back. The last row moves into its place, so that live rows stay packed."""
+        assert self._rows[row.index] is row, "this row has been released before"
         last = self._rows.pop()
         if last is not row:
             self._copy(last.index, row.index, last.length)
             self._rows[row.index] = last
             last.index = row.index
+        self._shrink()
 
     def reserve(self, positions: int) -> None:
-        """Make room for that many positions in every row, by doubling, up to the limit."""
-        capacity = self.capacity
-        while capacity < min(positions, self._limit):
-            capacity = min(2 * capacity, self._limit)
-        if capacity != self.capacity:
-            self._resize(len(self._tensors[0]), capacity)
+        """Make room for that many positions in every row, `limit` at most."""
+        assert positions <= self._limit
+        if positions > self.capacity:
+            self._resize(self._places, self._capacity_for(positions))
 
     def view(self, start: int, stop: int) -> CacheView:
         """Rows `[start:stop]`, in place."""
-        return CacheView([tensor[start:stop] for tensor in self._tensors], self._memory, (start, stop))
+        if self._view.rows != (start, stop):  # most steps take the rows of the step before
+            tensors = [tensor[start:stop] for tensor in self._tensors]
+            self._view = CacheView(tensors, self._view.memory, (start, stop))
+        return self._view
 
     def lengths(self, start: int, stop: int) -> list[int]:
         """Cached positions of rows `[start:stop]`."""
@@ -97,14 +109,32 @@ class Arena:
         for tensor in self._tensors:
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def _resize(self, rows: int, capacity: int) -> None:
-        old, self._tensors = self._tensors, self._allocate(rows, capacity)
-        self._memory = object()
-        for before, after in zip(old, self._tensors, strict=True):
-            for row in self._rows:
-                after[row.index, :, : row.length] = before[row.index, :, : row.length]
+    def _capacity_for(self, positions: int) -> int:
+        """FIRST_CAPACITY, doubled until the positions fit, within the limit."""
+        capacity = FIRST_CAPACITY
+        while capacity < positions:
+            capacity *= 2
+        return min(capacity, self._limit)
 
-    def _allocate(self, rows: int, capacity: int) -> list[NDArray[np.float32]]:
+    def _shrink(self) -> None:
+        longest = max((row.length for row in self._rows), default=0)
+        places, capacity = self._places, self.capacity
+        while places > 1 and 4 * len(self._rows) <= places:
+            places //= 2
+        if 4 * longest <= capacity:
+            capacity = self._capacity_for(2 * longest)
+        if (places, capacity) != (self._places, self.capacity):
+            self._resize(places, capacity)
+
+    def _resize(self, places: int, capacity: int) -> None:
+        """Move to fresh tensors for so many rows of so many positions."""
         # zeros, not empty: the pages stay unbacked until a position is written, and no run reads
         # uninitialised memory
-        return [np.zeros((rows, s.shape[0], capacity, s.shape[1]), s.dtype) for s in self._states]
+        fresh = [np.zeros((places, s.shape[0], capacity, s.shape[1]), s.dtype) for s in self._states]
+        for row in self._rows:
+            for before, after in zip(self._tensors, fresh, strict=True):
+                after[row.index, :, : row.length] = before[row.index, :, : row.length]
+        self.capacity = capacity
+        self._places = places
+        self._tensors = fresh
+        self._view = CacheView(fresh, object(), (0, places))  # a new `memory` says that the tensors moved

@@ -1,0 +1,196 @@
+"""The arena against a model of plain lists, and what it does with memory."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from sardonyx.runtime import cache
+from sardonyx.runtime.cache import Arena, Row
+from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.manifest import State
+
+FIRST, LIMIT = 4, 37
+STATES = [
+    State("past.0", "present.0", "kv", [2, 3], "float32"),
+    State("past.1", "present.1", "kv", [1, 2], "float16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_first_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FIRST_CAPACITY", FIRST)
+
+
+def write(arena: Arena, row: Row, numbers: list[int], *, wide: bool = False) -> None:
+    """Append positions to a row as a program would: through a view, of this row or of all."""
+    arena.reserve(row.length + len(numbers))
+    start, stop = (0, len(arena)) if wide else (row.index, row.index + 1)
+    for tensor in arena.view(start, stop).tensors:
+        tensor[row.index - start, :, row.length : row.length + len(numbers)] = np.array(numbers)[:, None]
+    row.length += len(numbers)
+
+
+def read(arena: Arena, row: Row) -> list[int]:
+    """A row's numbers, when all heads of all states agree."""
+    first, *others = (tensor[row.index] for tensor in arena.view(0, len(arena)).tensors)
+    numbers = first[0, : row.length, 0]
+    for state in (first, *others):
+        assert (state[:, : row.length] == numbers[:, None]).all()
+    return [int(number) for number in numbers]
+
+
+class ArenaAgainstLists(RuleBasedStateMachine):
+    rows = Bundle("rows")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena(STATES, LIMIT)
+        self.lists: dict[Row, list[int]] = {}
+        self.next_number = 0
+        self.seen = self.tensors()
+
+    def tensors(self) -> tuple[object, list[Any]]:
+        """What tells a backend whether memory moved, and where it really is."""
+        view = self.arena.view(0, 1)
+        return view.memory, [tensor.ctypes.data for tensor in view.tensors]
+
+    @precondition(lambda self: len(self.lists) < 9)
+    @rule(target=rows)
+    def row(self) -> Row:
+        row = self.arena.row()
+        self.lists[row] = []
+        return row
+
+    @precondition(lambda self: len(self.lists) < 9)
+    @rule(target=rows, parent=rows, length=st.integers(0, LIMIT))
+    def fork(self, parent: Row, length: int) -> Row:
+        row = self.arena.fork(parent, length)
+        self.lists[row] = self.lists[parent][:length]
+        return row
+
+    @rule(row=rows, length=st.integers(0, LIMIT))
+    def trim(self, row: Row, length: int) -> None:
+        self.arena.trim(row, length)
+        del self.lists[row][length:]
+
+    @rule(row=consumes(rows))
+    def release(self, row: Row) -> None:
+        self.arena.release(row)
+        del self.lists[row]
+
+    @rule(positions=st.integers(0, LIMIT))
+    def reserve(self, positions: int) -> None:
+        self.arena.reserve(positions)
+        assert positions <= self.arena.capacity <= LIMIT
+
+    @rule(row=rows, count=st.integers(0, 20), wide=st.booleans())
+    def write(self, row: Row, count: int, wide: bool) -> None:
+        count = min(count, LIMIT - row.length)
+        numbers = [(self.next_number + i) % 2048 for i in range(count)]  # exact in float16
+        self.next_number += count
+        write(self.arena, row, numbers, wide=wide)
+        self.lists[row] += numbers
+
+    @invariant()
+    def contents_are_right(self) -> None:
+        assert len(self.arena) == len(self.lists)
+        for row, numbers in self.lists.items():
+            assert read(self.arena, row) == numbers
+
+    @invariant()
+    def rows_are_packed(self) -> None:
+        assert sorted(row.index for row in self.lists) == list(range(len(self.lists)))
+        lengths = self.arena.lengths(0, len(self.lists))
+        assert all(lengths[row.index] == len(numbers) for row, numbers in self.lists.items())
+
+    @invariant()
+    def memory_is_new_exactly_when_the_tensors_moved(self) -> None:
+        memory, addresses = self.tensors()
+        assert (memory is self.seen[0]) == (addresses == self.seen[1])
+        # kept alive, so that no fresh tensor can come to lie at an old address
+        self.alive = [*getattr(self, "alive", []), self.arena.view(0, 1).tensors]
+        self.seen = memory, addresses
+
+    def teardown(self) -> None:
+        for row in [*self.lists, self.arena.row()]:
+            self.arena.release(row)
+        assert len(self.arena) == 0
+        assert self.arena.nbytes == Arena(STATES, LIMIT).nbytes
+
+
+ArenaAgainstLists.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(ArenaAgainstLists.TestCase)
+
+
+def test_growth_is_by_doubling_up_to_the_limit() -> None:
+    arena = Arena(STATES, LIMIT)
+    seen = []
+    for positions in range(LIMIT + 1):
+        arena.reserve(positions)
+        seen.append(arena.capacity)
+    assert list(dict.fromkeys(seen)) == [4, 8, 16, 32, LIMIT]
+
+
+def test_a_limit_below_the_first_capacity_is_kept() -> None:
+    assert Arena(STATES, 3).capacity == 3
+
+
+def test_memory_comes_back_when_a_burst_is_over() -> None:
+    arena = Arena(STATES, LIMIT)
+    at_first = arena.nbytes
+    stays, *burst = (arena.row() for _ in range(16))
+    write(arena, stays, [1, 2, 3])
+    write(arena, burst[0], list(range(LIMIT)))
+    assert arena.nbytes > 100 * at_first
+    for row in burst:
+        arena.release(row)
+    assert arena.nbytes <= 4 * at_first
+    assert read(arena, stays) == [1, 2, 3]
+    arena.release(stays)
+    assert arena.nbytes == at_first
+
+
+def test_a_row_that_comes_and_goes_moves_nothing() -> None:
+    """A program's bindings outlive a request."""
+    arena = Arena(STATES, LIMIT)
+    memory = arena.view(0, 1).memory
+    for _ in range(3):
+        row = arena.row()
+        write(arena, row, [7] * FIRST)
+        arena.release(row)
+    assert arena.view(0, 1).memory is memory
+
+
+def test_memory_in_use_stays_where_it_is() -> None:
+    arena = Arena(STATES, LIMIT)
+    stays, leaves = arena.row(), arena.row()
+    write(arena, stays, list(range(9)))
+    memory = arena.view(0, 1).memory
+    arena.release(leaves)
+    assert (arena.view(0, 1).memory, arena.capacity) == (memory, 16)
+
+
+def test_a_view_is_remade_only_when_it_must_be() -> None:
+    arena = Arena(STATES, LIMIT)
+    arena.row(), arena.row()
+    assert arena.view(0, 1) is arena.view(0, 1)
+    assert arena.view(0, 2).rows == (0, 2)
+    assert [tensor.shape[0] for tensor in arena.view(1, 2).tensors] == [1, 1]
+
+
+def test_a_second_release_is_noticed() -> None:
+    """It would hand one row to two."""
+    arena = Arena(STATES, LIMIT)
+    row, _ = arena.row(), arena.row()
+    arena.release(row)
+    with pytest.raises(AssertionError, match="released before"):
+        arena.release(row)
+
+
+def test_other_kinds_of_states_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="kind recurrent are not known"):
+        Arena([State("a", "b", "recurrent", [2, 3], "float32")], LIMIT)
