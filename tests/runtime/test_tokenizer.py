@@ -175,6 +175,15 @@ def test_a_window_waits_for_half_a_character_but_not_for_ever() -> None:
     assert set(held[-1]) == {REPLACEMENT}
 
 
+def test_a_decoder_of_unknown_shape_is_seen_through_a_window() -> None:
+    inner = sentencepiece()
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip("_", 0, 1)])
+    tokenizer = Tokenizer(inner)
+    stream = tokenizer.detokenizer()
+    ids = tokenizer.encode("ab世a")
+    assert "".join([stream.push(token) for token in ids]) == tokenizer.decode(ids) == "ab世a"
+
+
 def test_limits_kept_from_training_are_lifted(tmp_path: Path) -> None:
     inner = byte_level()
     inner.enable_truncation(4)

@@ -46,9 +46,11 @@ Pick: TypeAlias = Callable[[Tokens, Row, int], int]
 """(sequence so far, logits of its last position, absolute position of the token to pick) -> token id."""
 
 
+LOWEST = float(np.finfo(np.float32).min)
+
+
 def make_picker(params: SamplingParams, seed: int) -> Pick:
-    """The rule by which one request picks its tokens. `seed` stands in for `params.seed`, which may be
-    None."""
+    """The rule by which one request picks its tokens. `seed` replaces `params.seed`, which may be None."""
     candidates_of = pipeline(params)
 
     def pick(sequence: Tokens, logits: Row, position: int) -> int:
@@ -99,8 +101,7 @@ def _steps(params: SamplingParams) -> tuple[list[Processor], list[Transform]]:
 
 
 def repetition_penalty(penalty: float) -> Processor:
-    """Logits of tokens in the sequence: divided by the penalty if positive, else multiplied; once, however
-    often seen.
+    """Logits of tokens in the sequence, each once: divided by the penalty if positive, else multiplied.
 
     CTRL (Keskar 2019, arXiv 1909.05858), with the sign rule that all implementations add.
     """
@@ -108,11 +109,9 @@ def repetition_penalty(penalty: float) -> Processor:
     def process(sequence: Tokens, logits: Row) -> Row:
         seen = np.asarray(sequence, dtype=np.intp)
         old = logits[seen].astype(np.float64)
-        new = np.where(old > 0, old / penalty, old * penalty)
+        new = np.clip(np.where(old > 0, old / penalty, old * penalty), LOWEST, -LOWEST)
         logits = logits.copy()
-        logits[seen] = np.minimum(
-            new, np.finfo(np.float32).max
-        )  # a token seen twice is written twice, with one value
+        logits[seen] = np.where(np.isneginf(old), old, new)  # what is seen twice is written twice, the same
         return logits
 
     return process
@@ -124,8 +123,7 @@ def greedy(candidates: Candidates) -> Candidates:
 
 
 def temperature(degree: float) -> Transform:
-    """Logits / degree, shifted so that the largest is 0: softmax is the same, and a tiny degree cannot
-    overflow."""
+    """Logits / degree, shifted so that the largest is 0, which softmax ignores: nothing can overflow."""
     degree = max(degree, float(np.finfo(np.float32).tiny))
 
     def transform(candidates: Candidates) -> Candidates:
@@ -216,7 +214,7 @@ def _winner(candidates: Candidates, key: int) -> int:
     """
     ids, logits = candidates
     u = uniform(ids, key)
-    top = max(logits.max(), np.finfo(np.float32).min)  # finite, also where all are masked
+    top = max(logits.max(), LOWEST)  # finite, also where all are masked
     with np.errstate(divide="ignore"):
         bound = (1 - u) / np.exp(logits - top)  # float64 [n]; infinite where there is no weight to speak of
     best = bound.argmin()

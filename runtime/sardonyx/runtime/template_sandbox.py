@@ -10,7 +10,7 @@ Kept apart from chat_template so that jinja2 is loaded only when something is re
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from typing import Any
 
@@ -25,40 +25,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 LIMIT = 1 << 24
 """The most that any value made by a template, and the prompt itself, may weigh (about: characters)."""
 
-
 ENTRY = 64
 """Characters that an entry of a list or an object counts for: about the bytes it takes."""
 
 SLACK = 16
 """Products of sizes are upper bounds, seldom near the result (a replacement is not made at each letter)."""
 
-
-STRUCTURAL = {
-    "attr",
-    "batch",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "first",
-    "groupby",
-    "items",
-    "last",
-    "length",
-}
-STRUCTURAL |= {
-    "list",
-    "map",
-    "max",
-    "min",
-    "random",
-    "reject",
-    "rejectattr",
-    "reverse",
-    "select",
-    "selectattr",
-}
-STRUCTURAL |= {"slice", "sort", "sum", "unique"}
+# fmt: off
+STRUCTURAL = frozenset({
+    "attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length",
+    "list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
+    "sort", "sum", "unique",
+})
+# fmt: on
 """Filters that hand on the entries of what they are given, without making text of them."""
 
 
@@ -81,8 +60,7 @@ class Generation(Extension):
 
 
 class BoundedCode(CodeGenerator):
-    """Compiles `a ~ b` to a method of the environment, as Jinja does the operators that a sandbox
-    intercepts."""
+    """Compiles `a ~ b` to a call of the environment, as Jinja does other operators in a sandbox."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.concat(str(part) for part in environment.weighed((")
@@ -93,8 +71,7 @@ class BoundedCode(CodeGenerator):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """As `transformers.utils.chat_template_utils` sets it up, with bounds. Raises SecurityError beyond
-    them."""
+    """As `transformers.utils.chat_template_utils` has it, with bounds. Raises SecurityError beyond them."""
 
     code_generator_class = BoundedCode
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -160,25 +137,25 @@ def raise_exception(message: str) -> None:
 
 def size(value: Any) -> int:
     """What a value holds itself: characters, or entries; a number counts by what arithmetic on it costs."""
-    if isinstance(value, int):
-        return _number(value.bit_length())
     if isinstance(value, str):
         return len(value)
-    return ENTRY * len(value) if isinstance(value, (Mapping, list, tuple, set, frozenset)) else 1
+    if isinstance(value, int):
+        return _number(value.bit_length())
+    return ENTRY * len(value) if isinstance(value, CONTAINERS) else 1
 
 
-def weight(value: Any, depth: int = 0) -> int:
+CONTAINERS = (dict, list, tuple, set, frozenset)
+
+
+def weight(value: Any) -> int:
     """What the text of a value holds: what is nested counts as often as it occurs. Stops beyond LIMIT."""
-    total = size(value)
-    if depth > 100:
-        return LIMIT + 1
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        for entry in value:
-            if total > LIMIT:
-                break
-            total += weight(entry, depth + 1)
+    total, waiting = 0, [value]
+    while waiting and total <= LIMIT:
+        value = waiting.pop()
+        total += size(value)
+        if isinstance(value, CONTAINERS):
+            waiting.extend(value)
+            waiting.extend(value.values() if isinstance(value, dict) else ())
     return total
 
 
@@ -206,16 +183,14 @@ def _number(bits: int) -> int:
 
 
 def _formatted(pattern: str) -> float:
-    """At most so much do the widths in a format string (% or braces) ask for; computed widths are not
-    allowed."""
+    """At most so much do the widths in a format (% or braces) ask for; computed ones are not allowed."""
     if re.search(r"%[^%a-zA-Z]*\*|:[^{}]*\{", pattern):
         raise SecurityError("it computes the width of a format")
     return len(pattern) + sum(int(digits[:9]) for digits in re.findall(r"\d+", pattern))
 
 
 def _allow_text_call(name: str, subject: str, options: list[Any]) -> None:
-    """A method of a text gives at most its length times the largest option: a width, or a replacement's
-    length."""
+    """A method of a text gives at most its length times the largest option (a width, a replacement)."""
     if name in ("format", "format_map"):
         _allow(_formatted(subject) + (1 + subject.count("{")) * weight(options))
     elif name == "join":

@@ -1,5 +1,4 @@
-"""How many cores this process may really use: affinity, cgroup quota and SMT siblings, not the size of the
-host.
+"""How many cores this process may really use: by affinity, cgroup quota and SMT siblings, not by the host.
 
 Reads Linux's /proc and /sys below a root that tests can replace; elsewhere, or where a file is missing or
 odd, that limit is taken as absent. It knows nothing of what the cores are used for.
@@ -25,8 +24,7 @@ def usable_cores(root: Path = ROOT, cpus: frozenset[int] | None = None) -> int:
 
 
 def affinity() -> frozenset[int]:
-    """The logical CPUs that the scheduler may run this process on; all of them where the system cannot
-    tell."""
+    """The logical CPUs that this process may run on; all of them where the system cannot tell."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
@@ -35,8 +33,7 @@ def affinity() -> frozenset[int]:
 def physical_cores(cpus: frozenset[int], root: Path = ROOT) -> int:
     """How many physical cores carry these logical CPUs (SMT siblings count once); all are counted if unknown.
 
-    onnxruntime is fastest with one thread for each physical core: siblings share the units that do the
-    arithmetic.
+    onnxruntime is fastest with one thread for each physical core: siblings share the arithmetic units.
     """
     cores = set()
     for cpu in cpus:
@@ -47,8 +44,7 @@ def physical_cores(cpus: frozenset[int], root: Path = ROOT) -> int:
 
 
 def cgroup_quota(root: Path = ROOT) -> float | None:
-    """CPUs' worth of time that the process's cgroups and all above them grant; None if none of them sets a
-    limit."""
+    """CPUs' worth of time that the process's cgroup and all above it grant; None if none sets a limit."""
     return min(_quotas(root), default=None)
 
 
@@ -67,16 +63,14 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup's folder and all above it. Inside a container the path may be the host's: what is absent is
-    skipped."""
+    """The cgroup's folder and all above it. Containers may see the host's path: absent ones are skipped."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     for depth in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:depth])
 
 
 def _ratio(quota: str, period: str) -> Iterator[float]:
-    """Quota over period in microseconds; nothing for `max`, -1 (both: no limit) and for what is not a
-    number."""
+    """Quota / period, both in microseconds; nothing for `max` and -1 (no limit) and what is no number."""
     try:
         cpus = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):

@@ -215,8 +215,7 @@ class WindowStream:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The byte of each letter of the ByteLevel alphabet (GPT-2): printable Latin-1 is itself, the rest 256
-    and on."""
+    """The byte of each letter of the ByteLevel alphabet: printable Latin-1 is itself, others 256 and on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
@@ -227,8 +226,7 @@ BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def _piece_plan(steps: list[dict[str, Any]]) -> tuple[list[tuple[str, str]], str, int] | None:
-    """What PieceStream needs, if the decoder is Replace..., ByteFallback, Fuse and perhaps Strip at the
-    front."""
+    """What PieceStream takes, if the decoder is Replace..., ByteFallback, Fuse and perhaps a front Strip."""
     kinds = [step["type"] for step in steps]
     replaces = [step for step in steps if step["type"] == "Replace"]
     strips = [step for step in steps if step["type"] == "Strip"]
