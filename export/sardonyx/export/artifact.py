@@ -1,43 +1,44 @@
-"""Writing an artifact folder so that it is either whole or not there.
-
-Everything goes into a hidden sibling folder, the manifest last, and one rename makes it the artifact.
-Whatever is interrupted before that leaves a folder without a manifest, which nothing loads.
-"""
+"""Where an artifact is written: what may be replaced there, and what to say when it cannot be."""
 
 import errno
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sardonyx.runtime.errors import OutputError
+from sardonyx.export.whole_folder import filling
+from sardonyx.runtime.errors import OutputError, SourceError
 from sardonyx.runtime.integrity import file_record
 from sardonyx.runtime.manifest import MANIFEST_NAME
+
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the quota of the disk is used up; free some space",
+    errno.EFBIG: "larger files are not allowed here; raise the limit",
+    errno.EACCES: "no permission to write there; ask for it",
+    errno.EROFS: "the file system is read-only; mount it for writing",
+    errno.ENOTDIR: "a part of the path is a file; remove it",
+    errno.EEXIST: "a part of the path is a file; remove it",
+}
 
 
 @contextmanager
 def writing(out: Path, *, force: bool) -> Iterator[Path]:
     """A folder to write into, which becomes `out` if the block ends well and vanishes if it does not.
 
-    Raises OutputError when `out` exists without `force` or is something else than an artifact, and for any
-    failure to write (no permission, disk full).
+    With `force` it takes the place of an artifact. Raises OutputError when `out` exists without `force` or is
+    something else than an artifact, and for any failure to write (no permission, disk full); SourceError when
+    the block fails to read a file from elsewhere.
     """
-    _refuse_occupied(out, force=force)
-    partial: Path | None = None
+    place = out.resolve()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        _replace(partial, out)
+        with filling(place) as folder:
+            _refuse_occupied(place, out, force=force)
+            with _reading_elsewhere(folder):
+                yield folder
     except OSError as error:
-        raise _output_error(error, out) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        reason = REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"{out}: {reason}, or choose another place with -o") from error
 
 
 def sources_hash(paths: tuple[Path, ...]) -> str:
@@ -48,43 +49,23 @@ def sources_hash(paths: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def _refuse_occupied(out: Path, *, force: bool) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_dir() and not any(out.iterdir()):
+def _refuse_occupied(place: Path, out: Path, *, force: bool) -> None:
+    if place == Path.cwd():
+        raise OutputError(f"{out}: is the folder you are in, which cannot be replaced; give one inside it")
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return
     if not force:
         raise OutputError(f"{out} exists already; choose another folder or give --force to replace it")
-    if not (out / MANIFEST_NAME).is_file():
+    if not (place / MANIFEST_NAME).is_file():
         raise OutputError(f"{out} is not an artifact, so --force does not replace it; remove it yourself")
 
 
-def _replace(partial: Path, out: Path) -> None:
-    """Put the finished folder in place; an artifact that was there is out of the way for an instant only."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    previous = partial.with_name(f"{partial.name}.previous")
-    out.rename(previous)
+@contextmanager
+def _reading_elsewhere(folder: Path) -> Iterator[None]:
+    """What is written is in this folder: an error about any other file is about the source."""
     try:
-        partial.rename(out)
-    except OSError:
-        previous.rename(out)
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and folder not in Path(error.filename).parents:
+            raise SourceError(f"{error.filename}: cannot be read ({error.strerror})") from error
         raise
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _output_error(error: OSError, out: Path) -> OutputError:
-    cures = {
-        errno.ENOSPC: "the disk is full; free some space or choose another place with -o",
-        errno.EACCES: "no permission to write there; choose another place with -o",
-        errno.EROFS: "the file system is read-only; choose another place with -o",
-        errno.ENOTDIR: "a part of the path is a file; choose another place with -o",
-    }
-    return OutputError(f"{out}: {cures.get(error.errno or 0, error.strerror or str(error))}")
