@@ -174,6 +174,7 @@ def field(kind: int, value: bytes, key: bytes = b"k", count: int = 1) -> bytes:
     ("content", "message"),
     [
         (field(4, bytes(4), count=2), "metadata k is given twice"),
+        (field(4, bytes(4), b"a\nb"), r"the name 'a\\nb' is not one"),
         (field(13, bytes(4)), "metadata k has the unknown type 13"),
         (field(9, struct.pack("<IQ", 9, 0)), "array of the unsupported type 9"),
         (field(9, struct.pack("<IQ", 8, 1 << 60)), "cut short"),

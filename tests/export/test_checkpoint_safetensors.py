@@ -90,7 +90,9 @@ def test_a_header_by_hand_is_read(tmp_path: Path) -> None:
         (b'{"a": ', "not that of a .safetensors file"),
         (b"\xff\xfe{}", "not that of a .safetensors file"),
         (b"[" * 100_000, "not that of a .safetensors file"),
-        (b'{"a": 1, "a": 2}', "a is listed twice"),
+        (b'{"a": 1, "a": 2}', "'a' is listed twice"),
+        ({"a\nb": entry()}, "not that of a .safetensors file"),
+        ({"some": entry(dtype="F\n32")}, "not that of a .safetensors file"),
     ],
 )
 def test_headers_that_lie(header: Any, message: str, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def _check_understood(metadata: Metadata, prefix: str, architecture: Architectur
             )
         if value != architecture.neutral[short]:
             only = architecture.neutral[short]
-            raise SourceError(f"{metadata.path}: metadata {key} is {value}; only {only} is supported")
+            raise SourceError(f"{metadata.path}: metadata {key} is {value!r:.60}; only {only} is supported")
 
 
 def _sizes(metadata: Metadata, prefix: str, architecture: Architecture) -> dict[str, Any]:

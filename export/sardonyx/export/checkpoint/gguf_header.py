@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
         scan.expect(tensor_count * _LEAST_TENSOR_BYTES + field_count * _LEAST_FIELD_BYTES)
         values: dict[str, Any] = {}
         for _ in range(field_count):
-            key = scan.text()
+            key = scan.name()
             if key in values:
                 raise SourceError(f"{path}: metadata {key} is given twice")
             (kind,) = scan.unpack("I")
@@ -103,7 +103,7 @@ def _check_version(scan: "_Scan") -> None:
 
 
 def _entry(scan: "_Scan") -> TensorEntry:
-    name = scan.text()
+    name = scan.name()
     (dimensions,) = scan.unpack("I")
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise SourceError(f"{scan.path}: tensor {name} has {dimensions} dimensions; the file is damaged")
@@ -140,6 +140,12 @@ class _Scan:
             return self.take(length).decode()
         except UnicodeDecodeError as error:
             raise SourceError(f"{self.path}: a text in the header is not UTF-8 ({error.reason})") from None
+
+    def name(self) -> str:
+        name = self.text()
+        if not name.isprintable():
+            raise SourceError(f"{self.path}: the name {name!r:.60} is not one; the file is damaged")
+        return name
 
     def _check_length(self, length: int, limit: int) -> None:
         self.expect(length)  # of at least one byte each

@@ -7,6 +7,7 @@ as memory, and cannot read a row at a time into a bound; so the header is read, 
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +21,13 @@ from sardonyx.runtime.errors import SourceError
 
 _MAX_HEADER = 100_000_000  # the library's own limit
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Entry(msgspec.Struct, frozen=True):
     """A tensor as the header lists it; offsets are from the start of the buffer."""
 
-    dtype: str
+    dtype: _Name
     shape: tuple[_Count, ...]
     data_offsets: tuple[_Count, _Count]
 
@@ -95,7 +97,7 @@ def _read_header(path: Path) -> tuple[dict[str, Entry], int]:
         header = json.loads(text, object_pairs_hook=_unique)
         if isinstance(header, dict):
             header.pop("__metadata__", None)
-        return msgspec.convert(header, dict[str, Entry]), 8 + length
+        return msgspec.convert(header, dict[_Name, Entry]), 8 + length
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise SourceError(f"{path}: the header is not that of a .safetensors file ({error})") from None
 
@@ -103,8 +105,8 @@ def _read_header(path: Path) -> tuple[dict[str, Entry], int]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is listed twice")
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} is listed twice")
     return entries
 
 
