@@ -41,6 +41,7 @@ class ArrayCheckpoint:
     format: str = "arrays"
     generation: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    path: Path = Path("random")
 
     def names(self) -> frozenset[str]:
         return frozenset(self.arrays)

@@ -7,13 +7,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from sardonyx.export.artifact import sources_hash, writing
-from sardonyx.export.checkpoint import Checkpoint, TokenizerFiles, open_checkpoint
+from sardonyx.export.checkpoint import Checkpoint, Float32, TokenizerFiles, open_checkpoint
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.recipes import RECIPES
 from sardonyx.export.targets import CPU
 from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import OnRead, check_weights, unheard
+from sardonyx.export.weights import OnRead, check_weights, unseen
 from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
 from sardonyx.runtime.errors import RequestError, SourceError, UnknownArchitecture
 from sardonyx.runtime.integrity import file_record
@@ -70,9 +70,9 @@ def _described(checkpoint: Checkpoint) -> Decoder:
     try:
         return describe(checkpoint.config)
     except UnknownModelType as error:
-        raise UnknownArchitecture(f"{checkpoint.name}: {error}") from None
+        raise UnknownArchitecture(f"{checkpoint.path}: {error}") from None
     except ConfigError as error:
-        raise SourceError(f"{checkpoint.name}: config: {error}") from None
+        raise SourceError(f"{checkpoint.path}: config: {error}") from None
 
 
 def _context(decoder: Decoder, asked: int | None) -> int:
@@ -85,12 +85,12 @@ def _context(decoder: Decoder, asked: int | None) -> int:
 
 def _listener(progress: Progress | None, total: int) -> OnRead:
     if progress is None:
-        return unheard
+        return unseen
     done = 0
 
-    def listen(elements: int, name: str) -> None:
+    def listen(values: Float32, name: str) -> None:
         nonlocal done
-        done += elements
+        done += values.size
         progress(done, total, name)
 
     return listen

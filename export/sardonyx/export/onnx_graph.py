@@ -18,7 +18,7 @@ from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
 from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import Matrix, OnRead, unheard
+from sardonyx.export.weights import Matrix, OnRead, check_finite, unseen
 from sardonyx.models.graph import Activation, AttentionSpec, Linear, Weight
 
 
@@ -50,7 +50,7 @@ class Plan:
     recipe: Recipe
     target: Target
     context: int
-    on_read: OnRead = unheard
+    on_read: OnRead = unseen
 
 
 class OnnxGraph:
@@ -143,7 +143,13 @@ class OnnxGraph:
     def _rows(self, part: Weight | int) -> Float32:
         if isinstance(part, int):
             return np.zeros(part, np.float32)
-        return self._plan.checkpoint.tensor(part.name).rows(0, part.shape[0])
+        rows = self._plan.checkpoint.tensor(part.name).rows(0, part.shape[0])
+        self._on_read(rows, part.name)
+        return rows
+
+    def _on_read(self, values: Float32, name: str) -> None:
+        check_finite(self._plan.checkpoint, values, name)
+        self._plan.on_read(values, name)
 
     def _split(self, x: Slice) -> Sequence[ir.Value]:
         sizes = self.builder.constant(np.array(x.widths, np.int64))
@@ -156,7 +162,7 @@ class OnnxGraph:
 
     def _matrix(self, *weights: Weight) -> Matrix:
         parts = tuple((weight, self._plan.checkpoint.tensor(weight.name)) for weight in weights)
-        return Matrix(parts, self._plan.on_read)
+        return Matrix(parts, self._on_read)
 
     def _bias(self, layers: Sequence[Linear]) -> ir.Value | None:
         if not any(layer.bias for layer in layers):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from sardonyx.export.checkpoint import Checkpoint, Float32, LazyTensor
 from sardonyx.models.graph import Weight
 from sardonyx.runtime.errors import SourceError
@@ -13,12 +15,12 @@ CHUNK_ELEMENTS = 1 << 22
 LISTED = 12
 """Tensor names that an error spells out before it counts the rest."""
 
-OnRead = Callable[[int, str], None]
-"""Told how many elements of which tensor were just read."""
+OnRead = Callable[[Float32, str], None]
+"""Shown every element that is read, once, with the name of its tensor."""
 
 
-def unheard(elements: int, name: str) -> None:
-    """Nobody listens."""
+def unseen(values: Float32, name: str) -> None:
+    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Matrix:
     """Checkpoint matrices stacked along their first axis, still on disk; shape `[outputs, inputs]`."""
 
     parts: tuple[tuple[Weight, LazyTensor], ...]
-    on_read: OnRead = unheard
+    on_read: OnRead = unseen
 
     @property
     def name(self) -> str:
@@ -39,14 +41,14 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         return sum(weight.shape[0] for weight, _ in self.parts), self.parts[0][0].shape[1]
 
-    def chunks(self) -> Iterator[Float32]:
-        """All rows in order, a few at a time, as float32 `[some, inputs]`."""
+    def chunks(self, columns: slice = slice(None)) -> Iterator[Float32]:
+        """All rows in order, a few at a time, as float32 `[some, columns]`."""
         for weight, tensor in self.parts:
             outputs, inputs = weight.shape
             step = max(1, CHUNK_ELEMENTS // inputs)
             for start in range(0, outputs, step):
-                rows = tensor.rows(start, min(start + step, outputs))
-                self.on_read(rows.size, weight.name)
+                rows = tensor.rows(start, min(start + step, outputs))[:, columns]
+                self.on_read(rows, weight.name)
                 yield rows
 
 
@@ -69,7 +71,16 @@ def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied:
         *(f"of another shape: {_listed(misshaped)}" for _ in misshaped[:1]),
     ]
     if faults:
-        raise SourceError(f"{checkpoint.name}: its tensors do not fit its config; " + "; ".join(faults))
+        raise SourceError(f"{checkpoint.path}: its tensors do not fit its config; " + "; ".join(faults))
+
+
+def check_finite(checkpoint: Checkpoint, values: Float32, name: str) -> None:
+    """Raises SourceError when there is a number among the values of this tensor that is none."""
+    if not np.isfinite(values).all():
+        raise SourceError(
+            f"{checkpoint.path}: tensor {name} holds NaN or infinity; get the file again, or the model in "
+            "another float type"
+        )
 
 
 def _expected_unused(name: str, *, tied: bool) -> bool:

@@ -49,6 +49,10 @@ class Checkpoint(Protocol):
     """A trained model on disk, in Hugging Face's terms whatever its format."""
 
     @property
+    def path(self) -> Path:
+        """The file or folder that was opened."""
+
+    @property
     def name(self) -> str:
         """What to call the model: its own metadata if it has any, else the file or folder name."""
 

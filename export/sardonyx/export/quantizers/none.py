@@ -11,6 +11,10 @@ from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.weights import Matrix
 
 
+COLUMN_ELEMENTS = 1 << 26
+"""Elements that are transposed at a time (256 MiB): a vocabulary's head is read several times over."""
+
+
 @dataclass(frozen=True)
 class Float:
     """No quantization. Tables are stored as `[outputs, inputs]`, other weights transposed for MatMul."""
@@ -39,9 +43,11 @@ class Float:
 
 def _transposed(weight: Matrix) -> Iterator[Float32]:
     outputs, inputs = weight.shape
-    whole = np.empty((inputs, outputs), np.float32)
-    start = 0
-    for chunk in weight.chunks():
-        whole[:, start : start + len(chunk)] = chunk.T
-        start += len(chunk)
-    yield whole
+    step = max(1, COLUMN_ELEMENTS // outputs)
+    for first in range(0, inputs, step):
+        columns = np.empty((min(step, inputs - first), outputs), np.float32)
+        start = 0
+        for chunk in weight.chunks(slice(first, first + step)):
+            columns[:, start : start + len(chunk)] = chunk.T
+            start += len(chunk)
+        yield columns
