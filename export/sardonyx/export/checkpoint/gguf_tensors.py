@@ -3,11 +3,10 @@
 Knows block formats through the `gguf` package, and no architecture.
 """
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sardonyx.export.checkpoint.gguf_header import TensorEntry
 from sardonyx.export.checkpoint.stored import StoredTensor
@@ -38,8 +37,8 @@ def _stored(path: Path, entry: TensorEntry) -> StoredTensor:
         readable = ", ".join(READABLE)
         raise SourceError(f"{path}: tensor {entry.name} is stored as {kind.name}; readable are {readable}")
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    row = int(np.prod(entry.shape[1:], dtype=object))
-    if 0 in entry.shape or (entry.shape[-1] if row > 1 or len(entry.shape) > 1 else 1) % block:
+    width = entry.shape[-1] if len(entry.shape) > 1 else 1  # of what must be whole blocks
+    if 0 in entry.shape or width % block:
         shape = "x".join(map(str, entry.shape))
         raise SourceError(
             f"{path}: tensor {entry.name} of shape {shape} cannot be {kind.name}; the file is damaged"
@@ -50,7 +49,7 @@ def _stored(path: Path, entry: TensorEntry) -> StoredTensor:
         dtype=_SPELLING.get(kind.name, kind.name.lower()),
         shape=entry.shape,
         offset=entry.offset,
-        row_bytes=row // block * block_bytes,
+        row_bytes=math.prod(entry.shape[1:]) // block * block_bytes,
         decode=partial(gguf.quants.dequantize, qtype=kind),
     )
 
