@@ -1,32 +1,22 @@
 """Every test of the command line has a library of its own, and the parrot of `scripted_llm` for a model."""
 
 import io
+import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from command_line import Call, Result
 from sardonyx.runtime.cli import first_use, main
 from sardonyx.runtime.library import Library
 from scripted_llm import scripted_llm
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a command ended and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
 @pytest.fixture(autouse=True)
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # nothing is fetched by accident
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("SARDONYX_HOME", str(tmp_path / "home"))
     return Library.of_user()
 

@@ -4,8 +4,8 @@ A command is a file of this folder with a function `command`: its name is the fi
 function's parameters, its help is the docstring. Command files import what they need inside the function, so
 that `--help` answers at once.
 
-Text that was asked for goes to stdout, all else to stderr. Exit codes: 0 done, 2 refused (one line says why),
-130 interrupted.
+Text that was asked for goes to stdout, all else to stderr. Exit codes: 0 done, 1 measured and
+found wanting (a table says in what), 2 refused (one line says why), 130 interrupted.
 """
 
 import importlib
@@ -17,11 +17,13 @@ from typing import Annotated
 
 import typer
 
-from sardonyx.runtime.errors import SardonyxError
+from sardonyx.runtime.errors import SardonyxError, VerificationFailed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Always leaves by SystemExit."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -29,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )  # a terminal without emoji shows a question mark, not a traceback
     try:
         application()(arguments, prog_name="sardonyx")
+    except VerificationFailed as error:
+        from sardonyx.runtime.cli.terminal import table_text
+
+        print(f"{table_text(error.table)}\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
     except SardonyxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sardonyx.runtime.cli.terminal import size_text, table_text
-from sardonyx.runtime.errors import MissingExtra
 
 if TYPE_CHECKING:
     from sardonyx.export.checkpoint import Checkpoint
@@ -27,10 +26,11 @@ def command(
     """
     import json
 
+    from sardonyx.export.checkpoint import open_checkpoint
     from sardonyx.runtime.manifest import read_manifest
 
     path, is_artifact = find(name)
-    facts = artifact_facts(read_manifest(path)) if is_artifact else checkpoint_facts(open_source(path))
+    facts = artifact_facts(read_manifest(path)) if is_artifact else checkpoint_facts(open_checkpoint(path))
     print(
         json.dumps({"path": str(path), **facts}, indent=2, ensure_ascii=False)
         if as_json
@@ -49,18 +49,6 @@ def find(name: str) -> tuple[Path, bool]:
         entry = library.find(name)
         path = (library.checkpoint(entry.name) or entry.path) if entry.kind == "checkpoint" else entry.path
     return path, any((path / file).is_file() for file in (MANIFEST_NAME, MODEL_NAME))
-
-
-def open_source(path: Path) -> "Checkpoint":
-    """Open a checkpoint. Raises SourceError, or MissingExtra without the packages that reading one needs."""
-    try:
-        from sardonyx.export.checkpoint import open_checkpoint
-
-        return open_checkpoint(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("sardonyx"):
-            raise
-        raise MissingExtra(error.name, "export") from None
 
 
 def checkpoint_facts(checkpoint: "Checkpoint") -> dict[str, Any]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sardonyx.runtime.errors import RequestError
+
 FENCE = '"""'
 HISTORY_LENGTH = 1000
 
@@ -49,7 +51,10 @@ class Lines:
     def _line(self, prompt: str) -> str:
         if self._terminal:
             return input(prompt)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            raise RequestError("what came on stdin is not UTF-8 text") from None
         if not line:
             raise EOFError
         return line.removesuffix("\n")

@@ -1,5 +1,6 @@
 """`sardonyx run`: one prompt, one answer."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def command(
         raise RequestError("--system belongs to the chat template, which --raw leaves out")
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
     llm = load(name, threads)
-    stream = llm.stream(_prompt(llm, text, system, raw), with_given(llm.default_params, sampling))
+    stream = llm.stream(_prompt(llm, text, utf8(system or ""), raw), with_given(llm.default_params, sampling))
     write_answer(stream)
     cut_off = ", cut off" if stream.completion.finish_reason == "length" else ""
     say(usage_text(stream.completion.usage) + cut_off)
@@ -57,10 +58,18 @@ def model_and_prompt(words: list[str]) -> tuple[str, str]:
     if len(words) == 1:
         words = [words[0], "-"] if is_model(words[0]) else [DEFAULT_MODEL, words[0]]
     model, text = words or (DEFAULT_MODEL, "-")
-    text = _standard_input() if text == "-" else text
+    text = _standard_input() if text == "-" else utf8(text)
     if not text.strip():
         raise RequestError('the prompt is empty; give one: sardonyx run "What is an onyx?"')
     return model, text
+
+
+def utf8(argument: str) -> str:
+    """An argument as the text that was typed, though the locale may have read its bytes otherwise."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise RequestError(f"{argument!a} is not UTF-8 text") from None
 
 
 def _standard_input() -> str:
@@ -72,7 +81,7 @@ def _standard_input() -> str:
         raise RequestError(f"the prompt on stdin is not UTF-8 text (byte {error.start})") from None
 
 
-def _prompt(llm: "LLM", text: str, system: str | None, raw: bool) -> "Prompt":
+def _prompt(llm: "LLM", text: str, system: str, raw: bool) -> "Prompt":
     from sardonyx.runtime.cli.terminal import say
 
     if raw:

@@ -1,0 +1,67 @@
+"""`sardonyx bench`: every length is measured, figures add up, and what does not fit is refused."""
+
+import json
+
+import pytest
+
+from command_line import Call
+from sardonyx.runtime.cli import first_use
+from sardonyx.runtime.cli.measure import measure, peak_memory_bytes
+from sardonyx.runtime.errors import RequestError
+from scripted_llm import scripted_llm
+
+
+@pytest.fixture(autouse=True)
+def _ready(monkeypatch: pytest.MonkeyPatch, parrot: list[tuple[str, int | None]]) -> None:
+    monkeypatch.setattr(first_use, "ready_artifact", lambda name: name)
+
+
+OPTIONS = ("--prompt-tokens", "8", "--prompt-tokens", "32", "--new-tokens", "5", "--repeats", "2")
+
+
+def test_a_table_for_people(call: Call) -> None:
+    result = call("bench", "mine", *OPTIONS)
+    summary, _, heading, short, long = result.out.splitlines()
+    assert summary.startswith("parrot (none): loaded in 0.")
+    assert heading.split() == ["PROMPT", "FIRST", "TOKEN", "PREFILL", "DECODE", "OUTSIDE"]
+    assert short.startswith("8 tokens ")
+    assert long.startswith("32 tokens ")
+    assert result.err == "measuring parrot\n"
+
+
+def test_json_for_programs(call: Call) -> None:
+    figures = json.loads(call("bench", *OPTIONS, "--json").out)
+    assert figures["model"] == "parrot"
+    assert figures["peak_memory_bytes"] > 1_000_000
+    assert [speed["prompt_tokens"] for speed in figures["speeds"]] == [8, 32]
+    for speed in figures["speeds"]:
+        assert speed["new_tokens"] == 5
+        assert speed["prefill_tokens_per_s"] == pytest.approx(
+            speed["prompt_tokens"] / speed["first_token_s"], 0.5
+        )
+        assert speed["decode_tokens_per_s"] > 0
+        assert speed["outside_share"] == 1  # the scripted backend spends no time in onnxruntime
+
+
+def test_lengths_take_turns() -> None:
+    llm = scripted_llm()
+    lengths = []
+    answer = llm.generate
+    llm.generate = lambda prompt, params=None: (lengths.append(len(prompt)), answer(prompt, params))[1]  # type: ignore[method-assign]
+    runs: list[tuple[int, int]] = []
+    measure(llm, [8, 4], 3, 2, lambda done, total: runs.append((done, total)))
+    assert lengths == [4, 8, 4, 8, 4]
+    assert runs == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_what_does_not_fit_is_refused(call: Call) -> None:
+    with pytest.raises(
+        RequestError, match="252 prompt tokens and 5 new ones are more than the context of 256"
+    ):
+        measure(scripted_llm(), [252], 5, 1, lambda done, total: None)
+    assert call("bench").code == 2  # 1024 tokens
+
+
+def test_the_peak_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "resource", None)
+    assert peak_memory_bytes() is None

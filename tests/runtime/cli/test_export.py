@@ -1,0 +1,141 @@
+"""`sardonyx export`, `inspect`, and the first use of a model: from checkpoint to artifact."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from command_line import Call
+from random_models import random_checkpoint
+from sardonyx.models import architectures
+from sardonyx.runtime.cli import first_use
+from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.library import Library
+from sardonyx.runtime.manifest import read_manifest
+
+EXAMPLE = architectures()["llama"].EXAMPLE
+
+
+def write_model(folder: Path) -> Path:
+    """A tiny Hugging Face folder with random weights."""
+    from safetensors.numpy import save_file
+
+    checkpoint = random_checkpoint(EXAMPLE)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**EXAMPLE, "eos_token_id": 0}))
+    (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer().tokenizer_json)
+    save_file(dict(checkpoint.arrays), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tiny")
+
+
+def test_a_path_is_exported_to_where_it_should_go(call: Call, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call("export", str(model), "-o", str(out), "--recipe", "fp32", "--context", "32")
+    assert result.code == 0, result.err
+    assert result.out == ""
+    assert result.err.startswith(f"exporting tiny as fp32\nexported {model} as fp32 (")
+    assert read_manifest(out).context_length == 32
+    again = call("export", str(model), "-o", str(out), "--recipe", "fp32")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "--force" in again.err
+    assert call("export", str(model), "-o", str(out), "--force").code == 0
+    assert read_manifest(out).recipe == "int4"
+
+
+def test_a_path_without_a_place_goes_to_the_library(call: Call, model: Path, library: Library) -> None:
+    assert call("export", str(model)).code == 0
+    assert [entry.name for entry in library.entries()] == ["tiny-int4"]
+    result = call("run", "tiny", "Hi", "--raw", "--max-tokens", "3", "--ignore-eos")
+    assert result.code == 0
+    assert "2 prompt tokens, 3 generated" in result.err
+
+
+def test_a_pulled_model_is_exported_by_its_name(call: Call, library: Library) -> None:
+    write_model(library.checkpoint_folder("owner/tiny"))
+    assert call("export", "owner/tiny", "--recipe", "fp32").code == 0
+    assert library.artifact("owner/tiny:fp32") == library.artifact_folder("owner/tiny", "fp32")
+
+
+def test_a_pulled_model_is_exported_on_first_use_and_found_the_second_time(
+    call: Call, library: Library
+) -> None:
+    write_model(library.checkpoint_folder("owner/tiny"))
+    words = ("run", "owner/tiny:fp32", "Hi", "--raw", "--max-tokens", "2")
+    first, second = call(*words), call(*words)
+    assert first.err.startswith("owner/tiny:fp32: first use, so it is prepared once")
+    assert "exporting owner%2Ftiny as fp32" in first.err
+    assert second.err.startswith("2 prompt tokens")
+    assert first.out == second.out
+
+
+def test_an_unknown_recipe_leaves_nothing(call: Call, model: Path, library: Library) -> None:
+    result = call("export", str(model), "--recipe", "int5")
+    assert result.code == 2
+    assert "int5" in result.err
+    assert library.entries() == []
+
+
+def test_without_the_exporters_packages_the_extra_is_named(
+    call: Call, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("sardonyx.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    result = call("export", str(model))
+    assert result.code == 2
+    assert result.err.endswith("run: pip install 'sardonyx[export]'\n")
+
+
+def test_a_checkpoint_is_no_artifact(model: Path) -> None:
+    with pytest.raises(ArtifactError, match="not an artifact; make one of it with: sardonyx export"):
+        first_use.ready_artifact(str(model))
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        first_use.ready_artifact(str(model / "model.safetensors"))
+
+
+def test_an_unknown_model_is_met_with_the_nearest() -> None:
+    with pytest.raises(ArtifactError, match="did you mean smollm2-135m"):
+        first_use.ready_artifact("smolm2-135m")
+
+
+def test_inspecting_a_checkpoint(call: Call, model: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in call("inspect", str(model)).out.splitlines() if line)
+    assert lines["format"] == "safetensors"
+    assert lines["hidden_size"] == str(EXAMPLE["hidden_size"])
+    facts = json.loads(call("inspect", str(model), "--json").out)
+    assert facts["path"] == str(model)
+    (kind,) = facts["types"]
+    assert facts["types"][kind]["parameters"] == facts["parameters"]
+    assert facts["files"] == {"model.safetensors": (model / "model.safetensors").stat().st_size}
+
+
+def test_inspecting_an_artifact_of_the_library(call: Call, model: Path, library: Library) -> None:
+    call("export", str(model), "--recipe", "fp32")
+    lines = dict(line.split(maxsplit=1) for line in call("inspect", "tiny:fp32").out.splitlines() if line)
+    facts = json.loads(call("inspect", "tiny-fp32", "--json").out)
+    assert lines["recipe"] == "fp32 for cpu"
+    assert lines["parameters"] == f"{facts['parameters']:,}"
+    assert lines["cache"].startswith(f"{facts['cache_bytes_per_token']:,} bytes per token")
+    assert lines["model.onnx"].endswith("kB")
+    assert facts["path"] == str(library.artifact_folder("tiny", "fp32"))
+
+
+def test_inspecting_a_pulled_checkpoint_by_name(call: Call, library: Library) -> None:
+    folder = write_model(library.checkpoint_folder("owner/tiny"))
+    assert json.loads(call("inspect", "owner/tiny", "--json").out)["path"] == str(folder)
+
+
+def test_an_artifact_without_its_description_is_said(call: Call, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call("export", str(model), "-o", str(out))
+    (out / "sardonyx.json").unlink()
+    for command in (("inspect", str(out)), ("run", str(out), "Hello")):
+        result = call(*command)
+        assert result.code == 2
+        assert "sardonyx.json: missing" in result.err
