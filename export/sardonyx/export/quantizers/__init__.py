@@ -2,16 +2,20 @@
 
 A quantizer answers for both sides: the nodes and tensors it writes (`linear`, `embed`), and what those
 tensors mean (`dequantized`), so that a test can hold one against the other. It knows neither architecture nor
-recipe.
+recipe. Beside it in its file stand `EXAMPLES`, the ones that are tested.
 """
 
 from typing import Protocol
 
+import numpy as np
 import onnx_ir as ir
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.weights import Matrix
+
+SMALLEST_SCALE = np.finfo(np.float32).smallest_normal
+"""Scales below it have no reciprocal in float32: the weights under them become zero."""
 
 
 class Quantizer(Protocol):
@@ -25,3 +29,6 @@ class Quantizer(Protocol):
 
     def dequantized(self, rows: Float32) -> Float32:
         """What is left of these rows (`[some, inputs]`) after storing them."""
+
+    def rounding(self, x: Float32) -> Float32:
+        """How far the kernel may round each of these activations, `[..., inputs]`: zeros if it does not."""

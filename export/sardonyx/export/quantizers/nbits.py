@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.export.quantizers import SMALLEST_SCALE
 from sardonyx.export.weights import Matrix
 
 UInt8 = NDArray[np.uint8]
@@ -65,7 +66,7 @@ class NBits:
         codes, scales, zero_points = self._store(g, table)
         outputs, inputs = table.shape
         flat = g.alias(codes, f"{table.name}.rows", (outputs, self._blocks(inputs) * self._blob))
-        return g.op(
+        padded = g.op(
             "GatherBlockQuantized",
             flat,
             ids,
@@ -77,11 +78,21 @@ class NBits:
             gather_axis=0,
             quantize_axis=1,
         )
+        if inputs % self.block == 0:
+            return padded
+        start, stop, axis = (g.constant(np.array([at], np.int64)) for at in (0, inputs, -1))
+        return g.op("Slice", padded, start, stop, axis)
 
     def dequantized(self, rows: Float32) -> Float32:
         codes, scales, zero_points = self._quantized(rows)
         values = (codes.astype(np.float32) - zero_points[..., None]) * scales[..., None]
         return values.reshape(len(rows), -1)[:, : rows.shape[1]]
+
+    def rounding(self, x: Float32) -> Float32:
+        starts = np.arange(0, x.shape[-1], self.block)
+        largest: Float32 = np.maximum.reduceat(np.abs(x), starts, axis=-1)  # [..., blocks]
+        half_steps = largest / np.float32(254)
+        return half_steps.repeat(self.block, axis=-1)[..., : x.shape[-1]]
 
     def _blocks(self, inputs: int) -> int:
         return -(-inputs // self.block)
@@ -99,7 +110,8 @@ class NBits:
         )
         low, high = np.minimum(padded.min(-1), 0), np.maximum(padded.max(-1), 0)  # [outputs, blocks]
         top = np.float32(2**self.bits - 1)
-        scales = (high - low) / top
+        scales = high / top - low / top  # each by itself: their difference may overflow
+        scales[scales < SMALLEST_SCALE] = 0
         inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
         zero_points = np.clip(np.rint(-low * inverse), 0, top)
         codes = np.clip(np.rint(padded * inverse[..., None]) + zero_points[..., None], 0, top)
@@ -136,6 +148,9 @@ class NBits:
                 lambda: zero_points,
             ),
         )
+
+
+EXAMPLES = (NBits(4), NBits(8), NBits(4, block=128))
 
 
 def _nibbles(values: UInt8) -> UInt8:

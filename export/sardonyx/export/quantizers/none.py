@@ -10,7 +10,6 @@ from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.weights import Matrix
 
-
 COLUMN_ELEMENTS = 1 << 26
 """Elements that are transposed at a time (256 MiB): a vocabulary's head is read several times over."""
 
@@ -37,8 +36,14 @@ class Float:
     def dequantized(self, rows: Float32) -> Float32:
         return rows
 
+    def rounding(self, x: Float32) -> Float32:
+        return np.zeros_like(x)
+
     def _table(self, g: OnnxBuilder, table: Matrix) -> ir.Value:
         return g.stored(table.name, ir.DataType.FLOAT, table.shape, table.chunks)
+
+
+EXAMPLES = (Float(),)
 
 
 def _transposed(weight: Matrix) -> Iterator[Float32]:

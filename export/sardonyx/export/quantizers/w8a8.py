@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.export.quantizers import SMALLEST_SCALE
 from sardonyx.export.weights import Matrix
 
 SMALLEST = np.float32(1e-20)
@@ -57,6 +58,13 @@ class W8A8:
         codes, scales = _codes(rows)
         return codes * scales[:, None]
 
+    def rounding(self, x: Float32) -> Float32:
+        half_step: Float32 = np.abs(x).max(-1, keepdims=True) / np.float32(254)
+        return np.broadcast_to(half_step, x.shape)
+
+
+EXAMPLES = (W8A8(),)
+
 
 def _quantized(g: OnnxBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Activations as uint8 around 128, and each token's largest magnitude `[..., 1]`: 127 steps."""
@@ -71,6 +79,7 @@ def _quantized(g: OnnxBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
 def _codes(rows: Float32) -> tuple[NDArray[np.int8], Float32]:
     """int8 codes `[some, inputs]` and one scale for each row."""
     scales = np.abs(rows).max(-1) / np.float32(127)
+    scales[scales < SMALLEST_SCALE] = 0
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     return np.rint(rows * inverse[:, None]).astype(np.int8), scales
 
