@@ -69,7 +69,7 @@ class OnnxBuilder:
         self._outputs[name] = _typed(value, dtype, shape)
 
     def state(self, spec: StateSpec, dtype: ir.DataType) -> tuple[ir.Value, str]:
-        """Declare a state: its past as a graph input, and the name under which its present must be put out."""
+        """Declare a state: its past as a graph input, and the name that its present must be put out under."""
         past = f"past_key_values.{spec.name}"
         self.states.append((spec, past, f"present.{spec.name}"))
         return self.input(
