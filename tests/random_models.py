@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from sardonyx.export.api import export
 from sardonyx.export.checkpoint import Float32, TokenizerFiles
@@ -69,6 +70,15 @@ def random_checkpoint(config: Mapping[str, Any], seed: int = 0) -> ArrayCheckpoi
         return (rng.standard_normal(weight.shape) / np.sqrt(weight.shape[1])).astype(np.float32)
 
     return ArrayCheckpoint(config, {w.name: array(w) for w in cost(describe(config)).weights.values()})
+
+
+def save_folder(checkpoint: ArrayCheckpoint, folder: Path) -> Path:
+    """Write a checkpoint as the folder of a Hugging Face model."""
+    folder.mkdir(parents=True)
+    save_file(dict(checkpoint.arrays), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config)))
+    (folder / "tokenizer.json").write_bytes(letters_tokenizer(checkpoint.config["vocab_size"]))
+    return folder
 
 
 def letters_tokenizer(vocab_size: int) -> bytes:

@@ -1,6 +1,7 @@
 """export(): a trained model in, an artifact out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,22 +54,26 @@ def export(
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
     with writing(out, force=force) as folder:
         checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
-        decoder = _described(checkpoint)
+        with _naming(checkpoint):
+            decoder = describe(checkpoint.config)
         tokenizer = checkpoint.tokenizer()
         counted = cost(decoder)
         check_weights(checkpoint, counted.weights, tied=decoder.tied)
         listen = _listener(progress, counted.parameters)
         plan = Plan(checkpoint, RECIPES[recipe], CPU, _context(decoder, context), listen)
-        graph = _write_graph(folder, decoder, plan)
+        with _naming(checkpoint):
+            graph = _write_graph(folder, decoder, plan)
         _write_tokenizer(folder, tokenizer)
         manifest = _manifest(folder, plan, graph, decoder, tokenizer)
         write_manifest(folder, manifest)
     return manifest
 
 
-def _described(checkpoint: Checkpoint) -> Decoder:
+@contextmanager
+def _naming(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say of which model the config is that asks for too much."""
     try:
-        return describe(checkpoint.config)
+        yield
     except UnknownModelType as error:
         raise UnknownArchitecture(f"{checkpoint.path}: {error}") from None
     except ConfigError as error:

@@ -8,6 +8,8 @@ happens behind them, in one place per target.
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from sardonyx.models.config import ConfigError
+
 Value = TypeVar("Value")
 """A tensor in flight: whatever the interpreter makes of it. Its last axis is the feature axis."""
 
@@ -63,6 +65,12 @@ class AttentionSpec:
     window: int | None = None
     """Only the last `window` positions are seen, the query's own among them. None sees all."""
     softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"num_attention_heads is {self.heads}, not a multiple of num_key_value_heads, {self.kv_heads}"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,29 @@ shared cache possible. Lengths come in as `seqlens_k` (cached positions after th
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.models.config import ConfigError
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
-from sardonyx.runtime.errors import SourceError
 
 HEAD_WIDTH_MULTIPLE = {True: 16, False: 8}
 """The CPU kernel refuses other head widths, with and without rotary embedding."""
+
+TABLE_POSITIONS = 1 << 14
+"""Positions whose rotary angles are computed at a time: a context may have a million."""
 
 
 def attend(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
     multiple = HEAD_WIDTH_MULTIPLE[spec.rotation is not None]
     if spec.head_width % multiple:
-        raise SourceError(
-            f"head width {spec.head_width} is not a multiple of {multiple}, which the kernel needs"
+        raise ConfigError(
+            f"head_dim is {spec.head_width}; the attention kernel needs a multiple of {multiple}"
         )
     layer = len(g.states) // 2
     shape = (spec.kv_heads, spec.head_width)
@@ -64,24 +67,30 @@ def attend(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) 
     return output
 
 
-def rotary_tables(rotation: Rotation, context: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosine and sine of every position's angles, `[context, pairs]`.
+def rotary_table(
+    function: Callable[[Float32], Float32], rotation: Rotation, context: int
+) -> Iterator[Float32]:
+    """Cosine or sine of every position's angles, `[context, pairs]`, some positions at a time.
 
     Angles are products of float32 numbers, as the models were trained with, not the exact products.
     """
     frequencies = np.array(rotation.frequencies, np.float32)
-    angles = np.arange(context, dtype=np.float32)[:, None] * frequencies
-    magnitude = np.float32(rotation.magnitude)
-    return np.cos(angles) * magnitude, np.sin(angles) * magnitude
+    for start in range(0, context, TABLE_POSITIONS):
+        positions = np.arange(start, min(start + TABLE_POSITIONS, context), dtype=np.float32)
+        yield function(positions[:, None] * frequencies) * np.float32(rotation.magnitude)
 
 
 def _tables(g: OnnxBuilder, rotation: Rotation) -> tuple[ir.Value, ir.Value]:
     def store() -> tuple[ir.Value, ir.Value]:
-        cos, sin = rotary_tables(rotation, g.context)
         name = f"rotary.{zlib.crc32(repr(rotation).encode()):08x}"
+        shape = (g.context, len(rotation.frequencies))
         return (
-            g.stored(f"{name}.cos", ir.DataType.FLOAT, cos.shape, lambda: [cos]),
-            g.stored(f"{name}.sin", ir.DataType.FLOAT, sin.shape, lambda: [sin]),
+            g.stored(
+                f"{name}.cos", ir.DataType.FLOAT, shape, lambda: rotary_table(np.cos, rotation, g.context)
+            ),
+            g.stored(
+                f"{name}.sin", ir.DataType.FLOAT, shape, lambda: rotary_table(np.sin, rotation, g.context)
+            ),
         )
 
     return g.once(rotation, store)
