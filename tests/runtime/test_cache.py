@@ -6,7 +6,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from sardonyx.runtime import cache
 from sardonyx.runtime.cache import Arena, Row
@@ -71,6 +79,21 @@ class ArenaAgainstLists(RuleBasedStateMachine):
         row = self.arena.fork(parent, length)
         self.lists[row] = self.lists[parent][:length]
         return row
+
+    @precondition(lambda self: len(self.lists) < 9)
+    @rule(
+        target=rows,
+        given=st.lists(consumes(rows), max_size=4, unique=True),
+        picks=st.lists(st.tuples(st.integers(0, 3), st.integers(0, LIMIT)), max_size=6),
+    )
+    def keep(self, given: list[Row], picks: list[tuple[int, int]]) -> Any:
+        kept = [(i, min(length, given[i].length)) for i, length in picks if i < len(given)]
+        lists = [self.lists.pop(row) for row in given]
+        children = self.arena.keep(given, kept)
+        self.lists |= {
+            row: lists[index][:length] for row, (index, length) in zip(children, kept, strict=True)
+        }
+        return multiple(*children)
 
     @rule(row=rows, length=st.integers(0, LIMIT))
     def trim(self, row: Row, length: int) -> None:
@@ -180,6 +203,30 @@ def test_a_view_is_remade_only_when_it_must_be() -> None:
     assert arena.view(0, 1) is arena.view(0, 1)
     assert arena.view(0, 2).rows == (0, 2)
     assert [tensor.shape[0] for tensor in arena.view(1, 2).tensors] == [1, 1]
+
+
+def test_keep_copies_no_more_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children take their parents over, and rows that nobody keeps are overwritten where they are."""
+    arena = Arena(STATES, LIMIT)
+    rows = [arena.row() for _ in range(4)]
+    for number, row in enumerate(rows):
+        write(arena, row, [number] * 3)
+    copied: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(arena, "_copy", lambda *place: copied.append(place))
+    children = arena.keep(rows, [(2, 1), (0, 3), (2, 3), (2, 2)])
+    assert children[:2] == [rows[2], rows[0]]
+    assert {*children} == {*rows}
+    assert sorted(length for _, _, length in copied) == [2, 3]
+
+
+@pytest.mark.parametrize("kept", [[(0, 3)], [(1, 0)], [(-1, 0)], [(0, -1)]])
+def test_keep_refuses_what_is_not_there(kept: list[tuple[int, int]]) -> None:
+    arena = Arena(STATES, LIMIT)
+    row = arena.row()
+    write(arena, row, [5, 6])
+    with pytest.raises(ValueError, match="not there"):
+        arena.keep([row], [(0, 1), *kept])
+    assert (len(arena), read(arena, row)) == (1, [5, 6])
 
 
 def test_a_second_release_is_noticed() -> None:

@@ -66,12 +66,11 @@ class Arena:
         self._rows.append(row)
         return row
 
-    def fork(self, parent: Row, length: int) -> Row:
-        """A new row that begins with the first `length` positions of another."""
-        row = self.row()
-        length = min(parent.length, length)
-        self._copy(parent.index, row.index, length)
-        row.length = length
+    def fork(self, parent: Row, length: int, into: Row | None = None) -> Row:
+        """A row that begins with the first `length` positions of another: a new one, or one to overwrite."""
+        row = self.row() if into is None else into
+        row.length = min(parent.length, length)
+        self._copy(parent.index, row.index, row.length)
         return row
 
     def trim(self, row: Row, length: int) -> None:
@@ -87,6 +86,28 @@ class Arena:
             self._rows[row.index] = last
             last.index = row.index
         self._shrink()
+
+    def keep(self, rows: Sequence[Row], kept: Sequence[tuple[int, int]]) -> list[Row]:
+        """For each (index of a row, length) a row that begins with so many of its positions.
+
+        The rows given are used up: kept, trimmed, overwritten or released. Raises ValueError, and changes
+        nothing, when asked for positions that are not there.
+        """
+        for index, length in kept:
+            if not (0 <= index < len(rows) and 0 <= length <= rows[index].length):
+                raise ValueError(f"{length} positions of row {index} are to be kept, which are not there")
+        heir = {index: child for child, (index, _) in reversed(list(enumerate(kept)))}
+        spare = [row for index, row in enumerate(rows) if index not in heir]
+        spare += [self.row() for _ in range(len(kept) - len(rows))]
+        children = []
+        for child, (index, length) in enumerate(kept):
+            parent = rows[index]
+            children.append(parent if heir[index] == child else self.fork(parent, length, spare.pop()))
+        for index, child in heir.items():  # once nothing is to be copied from it any more
+            self.trim(rows[index], kept[child][1])
+        for row in spare:
+            self.release(row)
+        return children
 
     def reserve(self, positions: int) -> None:
         """Make room for that many positions in every row, `limit` at most."""

@@ -1,11 +1,10 @@
-"""Model: new tokens in, logits out. Ragged steps become as few forward passes as give the same numbers.
+"""Model: rows of new tokens in, logits out, in as few forward passes as give the same numbers.
 
 It knows the cache and the backend. It does not know what the tokens are for.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
@@ -20,7 +19,7 @@ BATCHED_TOKENS = 16
 
 @dataclass(frozen=True)
 class Step:
-    """New tokens for one row, and how many of the last positions' logits are wanted."""
+    """New tokens for one row, one at least, and of how many of the last the logits are wanted."""
 
     row: Row
     tokens: Sequence[int]
@@ -34,59 +33,74 @@ class Model:
         self.program = program
         self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS)
         self.context_length = manifest.context_length
+        self.vocab_size = manifest.vocab_size
+
+    def check_room(self, row: Row, tokens: int) -> None:
+        """Raises RequestError when so many new tokens do not fit behind a row's positions."""
+        if row.length + tokens > self.context_length:
+            raise RequestError(
+                f"{row.length} positions and {tokens} more: the model holds {self.context_length}"
+            )
 
     def forward(self, steps: Sequence[Step]) -> list[Float32]:
         """Logits `[wanted, vocab]` of each step, in order; the rows' caches grow by their tokens.
 
         A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of
         tokens take different kernels, so they are never mixed in a pass. Raises RequestError above the
-        context length.
+        context length. Whatever is raised, an interrupt too, leaves all rows as they were.
         """
         for step in steps:
-            if step.row.length + len(step.tokens) > self.context_length:
-                raise RequestError(
-                    f"{step.row.length} + {len(step.tokens)} positions, the model holds {self.context_length}"
-                )
+            self.check_room(step.row, len(step.tokens))
+        lengths = [step.row.length for step in steps]
         logits: dict[int, Float32] = {}
-        for together in _passes(steps):
-            for step, rows in zip(together, self._run(together), strict=True):
-                logits[id(step)] = rows
+        try:
+            for together in _passes(steps):
+                for step, rows in zip(together, self._run(together), strict=True):
+                    logits[id(step)] = rows
+        except BaseException:
+            for step, length in zip(steps, lengths, strict=True):
+                step.row.length = length
+            raise
         return [logits[id(step)] for step in steps]
 
-    def _run(self, steps: Sequence[Step]) -> Iterator[Float32]:
+    def _run(self, steps: Sequence[Step]) -> list[Float32]:
         start = min(step.row.index for step in steps)
         stop = max(step.row.index for step in steps) + 1
         width = max(len(step.tokens) for step in steps)
+        past = self.arena.lengths(start, stop)
+        self.arena.reserve(max(past) + width)  # padding needs room too
         ids = np.zeros((stop - start, width), np.int64)
-        past = np.array(self.arena.lengths(start, stop), np.int32)
-        self.arena.reserve(int(past.max()) + width)  # padding needs room too
         # A row in between that is not stepped gets no token; the kernel refuses a row of no positions at all,
         # so an empty one gets a token that its first real one overwrites.
-        counts = (past == 0).astype(np.int32)
+        counts = [0 if length else 1 for length in past]
         wanted: list[int] = []
         for step in steps:
-            at = step.row.index - start
-            ids[at, : len(step.tokens)] = step.tokens
-            counts[at] = len(step.tokens)
-            wanted += range(at * width + len(step.tokens) - step.wanted, at * width + len(step.tokens))
-        batch = Batch(ids, counts, past + counts, np.array(wanted, np.int64))
-        logits = self.program.run(batch, self.arena.view(start, stop))
+            row, count = step.row.index - start, len(step.tokens)
+            ids[row, :count] = step.tokens
+            counts[row] = count
+            end = row * width + count
+            wanted += range(end - step.wanted, end)
+        lengths = [length + count for length, count in zip(past, counts, strict=True)]
+        batch = Batch(
+            ids, np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted, np.int64)
+        )
+        logits = self.program.run(batch, self.arena.view(start, stop)).copy()
+        results = []
         for step in steps:
             step.row.length += len(step.tokens)
-        offset = 0
-        for step in steps:
-            yield logits[offset : offset + step.wanted].copy()
-            offset += step.wanted
+            results.append(logits[: step.wanted])
+            logits = logits[step.wanted :]
+        return results
 
 
 def _passes(steps: Sequence[Step]) -> Iterator[list[Step]]:
     """Steps that may run together: all single tokens, all short runs, and each long run alone."""
-
-    def kind(step: Step) -> int:
-        return len(step.tokens) if len(step.tokens) > BATCHED_TOKENS else min(len(step.tokens), 2)
-
-    for size, group in groupby(sorted(steps, key=kind), key=kind):
-        if size <= BATCHED_TOKENS:
-            yield list(group)
-        else:
-            yield from ([step] for step in group)
+    single = [step for step in steps if len(step.tokens) == 1]
+    short = [step for step in steps if 1 < len(step.tokens) <= BATCHED_TOKENS]
+    if single:
+        yield single
+    if short:
+        yield short
+    for step in steps:
+        if len(step.tokens) > BATCHED_TOKENS:
+            yield [step]

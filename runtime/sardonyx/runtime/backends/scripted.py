@@ -1,7 +1,8 @@
 """A backend without a model: logits are a function of the tokens so far. For tests of all that is above.
 
-It keeps the same promises as a real one: what it knows of a row it reads back from that row's cache, so a
-lost, mixed up or stale row shows as wrong logits.
+It keeps the promises of a real one and no others: what it knows of a row it reads back from that row's
+cache, padding is written behind what counts, a row of no positions is refused, and logits last until the next
+call. So a lost, mixed up or stale row shows as wrong logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,19 +23,23 @@ class ScriptedProgram:
         self.run_s = 0.0
         self.batches: list[Batch] = []
         self._script = script
+        self._logits = np.empty((0, len(script([0]))), np.float32)
 
     def run(self, batch: Batch, cache: CacheView) -> Float32:
+        assert batch.lengths.min() > 0
         self.batches.append(batch)
+        self._logits.fill(np.nan)
         (memory,) = cache.tensors
-        logits = []
         past = batch.lengths - batch.counts
-        for row, count in enumerate(batch.counts):
-            memory[row, 0, past[row] : batch.lengths[row], 0] = batch.ids[row, :count]
-        for flat in batch.logit_rows:
-            row, column = divmod(int(flat), batch.ids.shape[1])
+        width = batch.ids.shape[1]
+        for row, start in enumerate(past):
+            memory[row, 0, start : start + width, 0] = batch.ids[row]
+        logits = []
+        for row, column in zip(*np.divmod(batch.logit_rows, width), strict=True):
             seen = memory[row, 0, : past[row] + column + 1, 0]
             logits.append(self._script([int(token) for token in seen]))
-        return np.array(logits, np.float32).reshape(len(logits), -1)
+        self._logits = np.array(logits, np.float32).reshape(-1, self._logits.shape[1])
+        return self._logits
 
 
 def scripted_manifest(vocab_size: int, context_length: int = 256, eos: Sequence[int] = ()) -> Manifest:

@@ -16,9 +16,9 @@ from sardonyx.runtime.backends.base import Float32
 class Feed:
     """New tokens for each of a strategy's rows.
 
-    `keep` says first which cached positions the rows begin with: for each row the parent row and a length
-    (None: all rows as they are). `wanted` is the number of last positions of each row whose logits are handed
-    back.
+    `keep` says first which cached positions the rows begin with: for each row the parent row and a length.
+    None: all rows as they are, or new ones if there are none. `wanted` is the number of last positions of
+    each row whose logits are handed back: 0 for none, all of a row that has fewer.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -27,7 +27,7 @@ class Feed:
 
 
 Strategy = Generator[Feed, Sequence[Float32], None]
-"""Receives one array `[wanted, vocab]` for each row fed."""
+"""Receives one array `[wanted, vocab]` for each row fed, to keep if it likes."""
 
 
 class Answer(Protocol):
