@@ -1,18 +1,18 @@
 """`certificate.json`: the measured quality of exactly these bytes.
 
-What was measured, how, on which machine, and the limits it was held to; bound to the files it speaks of by
-their hashes and to itself by a digest. It holds numbers and judges them; it does not know how they are
-measured. The digest shows accidents and careless edits; it is no signature.
+What was measured, how, on which machine, and the limits it was held to; bound by hashes to the files it
+speaks of, to their manifest, and to itself (`runtime.integrity` holds it against all three). It holds numbers
+and judges them; it does not know how they are measured.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.errors import ArtifactError, VerificationFailed
+from sardonyx.runtime.integrity import digest
 from sardonyx.runtime.manifest import FileRecord, Source
 
 CERTIFICATE_FORMAT = 1
@@ -74,13 +74,16 @@ class GreedyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Invariant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Two ways of feeding the same tokens, and the worst absolute difference of the logits they gave."""
+    """Two ways of feeding the same tokens, and how the logits they gave differ."""
 
     name: str
+    positions: int
     worst: float
+    """Absolute difference of two logits."""
+    kl_mean: float
+    """Nats per token: what of a recipe's divergence is the noise of rounded activations."""
     flips: int
     """Positions at which the first choice differs."""
-    positions: int
     limit: float | None
     flips_limit: float | None
     """Of the share `flips / positions`."""
@@ -139,28 +142,68 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     limits: Limits
     files: dict[str, FileRecord]
     """The files that were measured: all of the artifact but this one and the manifest."""
+    manifest_sha256: str
+    """Of the manifest without its entry for this file."""
     digest: str = ""
 
 
-class Miss(msgspec.Struct, frozen=True):
-    """One limit that was not met."""
+class Check(msgspec.Struct, frozen=True):
+    """One demand, and whether it was met."""
 
     what: str
     measured: str
-    limit: str
+    demanded: str
+    met: bool
 
 
-def misses(certificate: Certificate) -> list[Miss]:
-    """Every limit of the certificate that its measurements do not meet; empty when all is well."""
+def checks(certificate: Certificate) -> list[Check]:
+    """Every limit of a certificate beside what was measured."""
     quality, limits = certificate.overall, certificate.limits
     return [
-        *_above("mean KL", quality.kl_mean, limits.kl_mean),
-        *_above("p99 KL", quality.kl_p99, limits.kl_p99),
-        *_above("perplexity ratio", quality.perplexity_ratio, limits.perplexity_ratio),
-        *_below("top-1 agreement", quality.top1, limits.top1),
-        *(miss for invariant in certificate.invariants for miss in _broken(invariant)),
-        *(Miss("structure", fault, "none") for fault in certificate.structure.faults),
+        *at_most("mean KL", quality.kl_mean, limits.kl_mean),
+        *at_most("p99 KL", quality.kl_p99, limits.kl_p99),
+        *at_most("perplexity ratio", quality.perplexity_ratio, limits.perplexity_ratio),
+        *at_least("top-1 agreement", quality.top1, limits.top1),
+        *invariant_checks(certificate.invariants),
+        *structure_checks(certificate.structure),
     ]
+
+
+def invariant_checks(invariants: Iterable[Invariant]) -> Iterator[Check]:
+    """Two for each invariant that is limited: the worst logit, and the share of flips."""
+    for found in invariants:
+        yield from at_most(f"{found.name}: logits", found.worst, found.limit)
+        yield from at_most(f"{found.name}: flips", found.flips / found.positions, found.flips_limit)
+
+
+def structure_checks(structure: Structure) -> Iterator[Check]:
+    """One for each fault, or one in all."""
+    yield from (Check("structure", fault, "no fault", met=False) for fault in structure.faults)
+    if not structure.faults:
+        yield Check("structure", "no fault", "no fault", met=True)
+
+
+def at_most(what: str, measured: float, limit: float | None) -> Iterator[Check]:
+    """A check, if there is a limit. What is not a number does not meet it."""
+    if limit is not None:
+        yield Check(what, f"{measured:.4g}", f"at most {limit:.4g}", met=measured <= limit)
+
+
+def at_least(what: str, measured: float, limit: float | None) -> Iterator[Check]:
+    """A check, if there is a limit. What is not a number does not meet it."""
+    if limit is not None:
+        yield Check(what, f"{measured:.4g}", f"at least {limit:.4g}", met=measured >= limit)
+
+
+def demand(what: str, found: Sequence[Check]) -> None:
+    """Raises VerificationFailed with a table of the checks that are not met, if there are any."""
+    missed = [check for check in found if not check.met]
+    if missed:
+        rows = [(check.what, check.measured, check.demanded) for check in missed]
+        raise VerificationFailed(
+            f"{what}: {len(missed)} of {len(found)} checks not met",
+            [("MISSED", "MEASURED", "DEMANDED"), *rows],
+        )
 
 
 def seal(certificate: Certificate) -> Certificate:
@@ -196,20 +239,4 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def _digest(certificate: Certificate) -> str:
-    return hashlib.sha256(encode(msgspec.structs.replace(certificate, digest=""))).hexdigest()
-
-
-def _broken(invariant: Invariant) -> Iterator[Miss]:
-    yield from _above(f"{invariant.name}: logits", invariant.worst, invariant.limit)
-    share = invariant.flips / invariant.positions
-    yield from _above(f"{invariant.name}: flips", share, invariant.flips_limit)
-
-
-def _above(what: str, measured: float, limit: float | None) -> Iterator[Miss]:
-    if limit is not None and not measured <= limit:  # written so that NaN is a miss
-        yield Miss(what, f"{measured:.4g}", f"at most {limit:.4g}")
-
-
-def _below(what: str, measured: float, limit: float | None) -> Iterator[Miss]:
-    if limit is not None and not measured >= limit:
-        yield Miss(what, f"{measured:.4g}", f"at least {limit:.4g}")
+    return digest(msgspec.to_builtins(certificate), but="digest")

@@ -2,16 +2,20 @@
 
 SardonyxError               one line for people: what was wrong, where, and what to do next
 ├── SourceError             a checkpoint or model source cannot be read or is not understood
-│   └── UnknownArchitecture a config whose model_type has no description here
+│   └── UnknownArchitecture an architecture of which there is no description here
 ├── ArtifactError           a folder is not a sound artifact (missing, cut, altered, of another version)
 ├── OutputError             the place to write to is unusable (exists, unwritable, full)
 ├── RequestError            a request that cannot be honoured (prompt too long, option out of range)
 ├── DownloadError           a model could not be fetched, or what came is not what was pinned
+├── VerificationFailed      an artifact was measured and is not as good as its limits demand
 └── MissingExtra            an optional package is not installed; names the extra that brings it
 
-The command line prints the message of any of these on one line and exits with 2. Whatever else is raised is a
-defect in sardonyx and keeps its traceback.
+The command line prints the message of any of these on one line and exits with 2; of a failed verification it
+prints the table as well, and exits with 1. Whatever else is raised is a defect in sardonyx and keeps its
+traceback.
 """
+
+from collections.abc import Sequence
 
 
 class SardonyxError(Exception):
@@ -23,7 +27,7 @@ class SourceError(SardonyxError):
 
 
 class UnknownArchitecture(SourceError):  # noqa: N818  (a noun phrase reads better where it is raised)
-    """A config names a model_type of which there is no description."""
+    """A config names an architecture of which there is no description."""
 
 
 class ArtifactError(SardonyxError):
@@ -40,6 +44,14 @@ class RequestError(SardonyxError):
 
 class DownloadError(SardonyxError):
     """A model could not be fetched, or what arrived is not what was pinned."""
+
+
+class VerificationFailed(SardonyxError):  # noqa: N818
+    """An artifact was measured and found wanting. `table` shows what was missed, its heading first."""
+
+    def __init__(self, message: str, table: Sequence[Sequence[str]]) -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class MissingExtra(SardonyxError):  # noqa: N818

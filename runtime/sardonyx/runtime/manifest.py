@@ -20,6 +20,7 @@ MODEL_NAME = "model.onnx"
 WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
+CERTIFICATE_NAME = "certificate.json"
 
 StateKind = Literal["kv", "window", "recurrent"]
 

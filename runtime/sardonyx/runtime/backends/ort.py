@@ -39,13 +39,17 @@ class _Bound:
 class OrtProgram:
     """A decoder graph in an onnxruntime session on the CPU."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
-        """Raises ArtifactError when onnxruntime refuses the graph."""
+    def __init__(self, folder: Path, manifest: Manifest, threads: int, *, mapped: bool = False) -> None:
+        """`mapped` leaves weights where they lie in the file. Raises ArtifactError when onnxruntime refuses
+        the graph.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # shapes change from pass to pass
         options.log_severity_level = 3
+        if mapped:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             self._session = ort.InferenceSession(
                 folder / MODEL_NAME, options, providers=["CPUExecutionProvider"]
