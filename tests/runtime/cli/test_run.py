@@ -5,7 +5,7 @@ import pytest
 
 from command_line import Call
 from sardonyx.runtime.cli import first_use
-from sardonyx.runtime.cli.sampling import OPTIONS, with_given
+from sardonyx.runtime.cli.sampling import ANSWER_TOKENS, OPTIONS, with_given
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.manifest import write_manifest
@@ -73,7 +73,7 @@ def test_raw_text_is_continued_without_a_template(call: Call, parrot: Loaded) ->
     result = call("run", "m", "Hello", "--raw", "--max-tokens", "3")
     assert result.out == "...\n"
     assert result.err.startswith("5 prompt tokens, 3 generated")
-    assert result.err.endswith(", cut off\n")
+    assert result.err.endswith("; cut off after --max-tokens 3\n")
 
 
 def test_system_comes_before_the_prompt(call: Call, parrot: Loaded) -> None:
@@ -107,8 +107,14 @@ def test_every_sampling_parameter_is_an_option() -> None:
 
 
 def test_what_is_not_given_stays_as_the_model_has_it() -> None:
-    defaults = SamplingParams(temperature=0.7, top_k=5)
+    defaults = SamplingParams(temperature=0.7, top_k=5, max_tokens=9)
     assert with_given(defaults, {"top_k": 0}) == msgspec.structs.replace(defaults, top_k=0)
+
+
+def test_an_answer_has_a_length_by_default() -> None:
+    """A small model repeats itself until the context is full, which takes minutes."""
+    assert with_given(SamplingParams(), {}).max_tokens == ANSWER_TOKENS
+    assert with_given(SamplingParams(), {"max_tokens": 7}).max_tokens == 7
     with pytest.raises(RequestError, match="top_p=2"):
         with_given(defaults, {"top_p": 2.0})
 

@@ -10,6 +10,7 @@ from sardonyx.runtime.cli.sampling import Given, sampling_options, with_given
 from sardonyx.runtime.errors import RequestError
 
 if TYPE_CHECKING:
+    from sardonyx.runtime.answer import Completion
     from sardonyx.runtime.llm import LLM, Prompt
 
 
@@ -41,10 +42,17 @@ def command(
         raise RequestError("--system belongs to the chat template, which --raw leaves out")
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
     llm = load(name, threads)
-    stream = llm.stream(_prompt(llm, text, utf8(system or ""), raw), with_given(llm.default_params, sampling))
+    params = with_given(llm.default_params, sampling)
+    stream = llm.stream(_prompt(llm, text, utf8(system or ""), raw), params)
     write_answer(stream)
-    cut_off = ", cut off" if stream.completion.finish_reason == "length" else ""
-    say(usage_text(stream.completion.usage) + cut_off)
+    say(usage_text(stream.completion.usage) + _cut_off(stream.completion, params.max_tokens))
+
+
+def _cut_off(completion: "Completion", limit: int | None) -> str:
+    if completion.finish_reason != "length":
+        return ""
+    limited = completion.usage.completion_tokens == limit
+    return f"; cut off after --max-tokens {limit}" if limited else "; cut off: the context is full"
 
 
 def model_and_prompt(words: list[str]) -> tuple[str, str]:

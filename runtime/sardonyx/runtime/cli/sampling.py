@@ -1,6 +1,7 @@
 """Every field of `SamplingParams` as a command line option.
 
-What is not given stays as the model's own defaults have it.
+What is not given stays as the model's own defaults have it; only the length of an answer has a default here,
+because small models repeat themselves until the context is full.
 """
 
 import functools
@@ -13,6 +14,8 @@ import typer
 if TYPE_CHECKING:
     from sardonyx.runtime.params import SamplingParams
 
+ANSWER_TOKENS = 512
+
 Given = Mapping[str, Any]
 """The options that were given, by their field of SamplingParams."""
 
@@ -23,7 +26,7 @@ OPTIONS: Mapping[str, tuple[type, str, str, str]] = {
     "min_p": (float, "--min-p", "X", "Drop what is below X times the likeliest."),
     "repetition_penalty": (float, "--repetition-penalty", "X", "Above 1 discourages repeating; 1 is off."),
     "seed": (int, "--seed", "N", "Makes a sampled answer repeatable."),
-    "max_tokens": (int, "--max-tokens", "N", "End after N tokens."),
+    "max_tokens": (int, "--max-tokens", "N", f"End after N tokens; {ANSWER_TOKENS} if not given."),
     "stop": (list[str], "--stop", "TEXT", "End before this text; may be repeated."),
     "stop_token_ids": (list[int], "--stop-token-id", "ID", "End at this token; may be repeated."),
     "ignore_eos": (bool, "--ignore-eos", "", "Go on after the model's own end."),
@@ -63,4 +66,5 @@ def with_given(defaults: "SamplingParams", given: Given) -> "SamplingParams":
     """The model's defaults with what was given in their place. Raises RequestError."""
     import msgspec
 
-    return msgspec.structs.replace(defaults, **given)
+    length = defaults.max_tokens or ANSWER_TOKENS
+    return msgspec.structs.replace(defaults, **{"max_tokens": length, **given})
