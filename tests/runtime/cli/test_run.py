@@ -116,7 +116,7 @@ def test_an_answer_has_a_length_by_default() -> None:
     assert with_given(SamplingParams(), {}).max_tokens == ANSWER_TOKENS
     assert with_given(SamplingParams(), {"max_tokens": 7}).max_tokens == 7
     with pytest.raises(RequestError, match="top_p=2"):
-        with_given(defaults, {"top_p": 2.0})
+        with_given(SamplingParams(), {"top_p": 2.0})
 
 
 def test_an_option_out_of_range_is_refused(call: Call, parrot: Loaded) -> None:
