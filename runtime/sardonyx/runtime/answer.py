@@ -1,7 +1,8 @@
 """One answer in the making: tokens in, readable text out, and the decision when it ends. Knows no model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 from sardonyx.runtime.params import SamplingParams
@@ -13,14 +14,14 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Usage:
-    """What a request took. Times in seconds from the moment it was made."""
+    """What a request took. Times in seconds from the moment it was made; 0 before the first token."""
 
     prompt_tokens: int
     completion_tokens: int
     first_token_s: float
     total_s: float
     run_s: float
-    """Of `total_s`, the time inside the inference library."""
+    """Of `total_s`, the time inside the inference library, for whatever else was in the batch too."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -31,10 +32,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished (or, while streaming, unfinished: `finish_reason` None) answer.
+    """A finished (or, while streaming and after an error, unfinished: `finish_reason` None) answer.
 
-    `tokens` are all that were generated, an end token included; `text` leaves special tokens and a matched
-    stop string out.
+    `tokens` are all that were generated, an end token included; `text` leaves out special tokens, the token
+    that ended it and a matched stop string.
     """
 
     text: str
@@ -43,11 +44,37 @@ class Completion:
     usage: Usage
 
 
+class Stopwatch:
+    """Times of one request, counted from when this is made.
+
+    `run_s` tells the seconds spent inside the inference library so far, for whomever.
+    """
+
+    def __init__(self, run_s: Callable[[], float]) -> None:
+        self.first_token_s = 0.0
+        self.total_s = 0.0
+        self.run_s = 0.0
+        self._clock = run_s
+        self._run_before = run_s()
+        self._started = perf_counter()
+
+    def note(self) -> None:
+        """A token has come, or the end."""
+        self.total_s = perf_counter() - self._started
+        self.run_s = self._clock() - self._run_before
+        self.first_token_s = self.first_token_s or self.total_s
+
+
 class TextAnswer:
     """Collects tokens until a stop token, a stop string, the token limit or the end of the context."""
 
     def __init__(
-        self, prompt: Sequence[int], params: SamplingParams, tokenizer: Tokenizer, room: int
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer,
+        room: int,
+        watch: Stopwatch,
     ) -> None:
         """`room` is the number of tokens that fit behind the prompt."""
         self.sequence = list(prompt)
@@ -58,16 +85,13 @@ class TextAnswer:
         self._stop_ids = frozenset(params.stop_token_ids)
         self._detokenizer = tokenizer.detokenizer()
         self._stops = StopStrings(params.stop)
+        self._watch = watch
         self._shown = 0
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """What was generated."""
-        return tuple(self.sequence[self._prompt_tokens :])
 
     def add(self, token: int) -> bool:
         """Append a token. False when the answer ends with it."""
         self.sequence.append(token)
+        self._watch.note()
         if token in self._stop_ids:
             self.finish("stop")
         else:
@@ -79,14 +103,21 @@ class TextAnswer:
         return self.finish_reason is None
 
     def finish(self, reason: FinishReason) -> None:
-        """End the answer and let out the text that was held back."""
+        """End the answer, if it has not ended, and let out the text that was held back."""
         if self.finish_reason is None:
-            self.finish_reason = reason
             self.text += self._stops.push(self._detokenizer.flush())
-            if self._stops.matched is None:
-                self.text += self._stops.flush()
+            self.text += self._stops.flush()
+            self.finish_reason = reason if self._stops.matched is None else "stop"
 
     def fresh_text(self) -> str:
         """Text that has become sure since the last call."""
         start, self._shown = self._shown, len(self.text)
         return self.text[start:]
+
+    @property
+    def completion(self) -> Completion:
+        """The answer so far."""
+        tokens = tuple(self.sequence[self._prompt_tokens :])
+        watch = self._watch
+        usage = Usage(self._prompt_tokens, len(tokens), watch.first_token_s, watch.total_s, watch.run_s)
+        return Completion(self.text, tokens, self.finish_reason, usage)

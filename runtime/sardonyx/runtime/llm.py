@@ -1,15 +1,17 @@
 """LLM: an artifact ready to answer. The facade that users meet; all work is done by what it puts together."""
 
+import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from numbers import Integral
 from pathlib import Path
-from time import perf_counter
 from typing import Any
+from weakref import finalize
 
 import msgspec
 
-from sardonyx.runtime.answer import Completion, TextAnswer, Usage
+from sardonyx.runtime.answer import Completion, Stopwatch, TextAnswer
 from sardonyx.runtime.backends.base import Float32, Program
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.chat_template import ChatTemplate
@@ -19,7 +21,7 @@ from sardonyx.runtime.integrity import checking
 from sardonyx.runtime.logits import make_picker
 from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
 from sardonyx.runtime.model import Model
-from sardonyx.runtime.params import SamplingParams
+from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.strategies import Feed, Strategy
 from sardonyx.runtime.strategies.sample import sample
 from sardonyx.runtime.threads import usable_cores
@@ -28,6 +30,10 @@ from sardonyx.runtime.tokenizer import Tokenizer
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
 """Text as it is, token ids, or the messages of a chat."""
+
+PROMPT_KINDS = "a text, token ids or the messages of a chat"
+
+log = logging.getLogger(__name__)
 
 
 class LLM:
@@ -39,7 +45,9 @@ class LLM:
         self.manifest = manifest
         self.tokenizer = tokenizer
         self.chat_template = template
-        self.default_params = _default_params(manifest)
+        self.default_params, ignored = model_defaults(manifest.generation, manifest.context_length)
+        for setting, value in ignored.items():
+            log.warning("%s: %s=%r of its generation config is not followed", manifest.name, setting, value)
         self._program = program
         self._model = Model(manifest, program)
         self._engine = Engine(self._model)
@@ -75,13 +83,15 @@ class LLM:
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
         """Answer the last of a chat's messages: `[{"role": "user", "content": "Hello"}]`."""
+        if isinstance(messages, str):
+            raise RequestError("chat takes messages; for a text as it is there is generate")
         return self.generate(messages, params)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> "Stream":
         """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any
         piece.
         """
-        started = perf_counter()
+        watch = Stopwatch(lambda: self._program.run_s)
         params = params or self.default_params
         ids = self.encode(prompt)
         room = self.manifest.context_length - len(ids)
@@ -92,12 +102,13 @@ class LLM:
                 f"the prompt has {len(ids)} tokens, but the model holds {self.manifest.context_length} "
                 "positions, prompt and answer together; shorten the prompt"
             )
+        self._check_tokens("stop_token_ids", params.stop_token_ids)
         ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
         params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
-        answer = TextAnswer(ids, params, self.tokenizer, room)
+        answer = TextAnswer(ids, params, self.tokenizer, room, watch)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         task = self._engine.submit(sample(answer, make_picker(params, seed)))
-        return Stream(self._engine, self._program, task, answer, started)
+        return Stream(self._engine, task, answer)
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
         """Logits of tokens that are given, not generated: what the model answers to these feeds, one after
@@ -117,75 +128,66 @@ class LLM:
         return answers
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The token ids that a prompt is fed as."""
+        """The token ids that a prompt is fed as. Raises RequestError for what is no prompt."""
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
-        if all(isinstance(part, int) for part in prompt):
-            return self._checked_ids(prompt)
+        if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+            raise RequestError(f"a prompt is {PROMPT_KINDS}, not of type {type(prompt).__name__}")
+        parts: list[Any] = list(prompt)
+        if parts and all(isinstance(part, Mapping) for part in parts):
+            return self._encode_chat(parts)
+        self._check_tokens("prompt", parts)
+        return [int(token) for token in parts]
+
+    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
         if self.chat_template is None:
             raise RequestError(f"{self.manifest.name} has no chat template; give the prompt as plain text")
-        text = self.chat_template.render(prompt, add_generation_prompt=True)
+        text = self.chat_template.render(messages, add_generation_prompt=True)
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _checked_ids(self, prompt: Sequence[Any]) -> list[int]:
-        for place, token in enumerate(prompt):
-            if not 0 <= token < self.manifest.vocab_size:
+    def _check_tokens(self, what: str, tokens: Sequence[Any]) -> None:
+        for place, token in enumerate(tokens):
+            if not isinstance(token, Integral) or isinstance(token, bool):
+                raise RequestError(f"{what}[{place}] is {token!r}; a prompt is {PROMPT_KINDS}")
+            if not 0 <= int(token) < self.manifest.vocab_size:
                 raise RequestError(
-                    f"token {token} at {place} is outside the vocabulary of {self.manifest.vocab_size}"
+                    f"{what}[{place}] is {token}; the vocabulary ends at {self.manifest.vocab_size - 1}"
                 )
-        return list(prompt)
 
 
 class Stream:
-    """An answer on its way: iterate for pieces of text. Leaving it unfinished cancels it."""
+    """An answer on its way: iterate for pieces of text. Leaving it unfinished, or dropping it, cancels it."""
 
-    def __init__(
-        self, engine: Engine, program: Program, task: Task, answer: TextAnswer, started: float
-    ) -> None:
+    def __init__(self, engine: Engine, task: Task, answer: TextAnswer) -> None:
         self._engine = engine
-        self._program = program
         self._task = task
         self._answer = answer
-        self._started = started
-        self._run_before = program.run_s
-        self._first_s = 0.0
-        self._total_s = 0.0
+        finalize(self, engine.cancel, task).atexit = False
 
     def __iter__(self) -> Iterator[str]:
         try:
-            while not self._task.done:
-                self._engine.step()
-                self._note_time()
-                if text := self._answer.fresh_text():
+            while True:
+                if text := self._answer.fresh_text():  # perhaps of a step that another stream took
                     yield text
-            if self._task.error is not None:
-                raise self._task.error
+                elif self._task.done:
+                    break
+                else:
+                    self._engine.step()
         finally:
             self.cancel()
+        if self._task.error is not None:
+            raise self._task.error
 
     def cancel(self) -> None:
         """Stop here. The completion keeps what has come; harmless when the answer is complete."""
         if not self._task.done:
             self._engine.cancel(self._task)
             self._answer.finish("cancelled")
-            self._note_time()
 
     @property
     def completion(self) -> Completion:
         """The answer so far, or the whole one when the iteration has ended."""
-        usage = Usage(
-            prompt_tokens=len(self._answer.sequence) - len(self._answer.tokens),
-            completion_tokens=len(self._answer.tokens),
-            first_token_s=self._first_s,
-            total_s=self._total_s,
-            run_s=self._program.run_s - self._run_before,
-        )
-        return Completion(self._answer.text, self._answer.tokens, self._answer.finish_reason, usage)
-
-    def _note_time(self) -> None:
-        self._total_s = perf_counter() - self._started
-        if not self._first_s and self._answer.tokens:
-            self._first_s = self._total_s
+        return self._answer.completion
 
 
 def _asked(feeds: Sequence[Feed], answers: list[Sequence[Float32]]) -> Strategy:
@@ -197,16 +199,3 @@ def _asked(feeds: Sequence[Feed], answers: list[Sequence[Float32]]) -> Strategy:
 def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:
     path = folder / CHAT_TEMPLATE_NAME
     return ChatTemplate(path.read_text("utf-8"), manifest.tokens.texts) if path.is_file() else None
-
-
-def _default_params(manifest: Manifest) -> SamplingParams:
-    """The model's own sampling defaults, where it has any that are known here and it asks to be sampled."""
-    if not manifest.generation.get("do_sample", False):
-        return SamplingParams()
-    known = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
-    given = {
-        name: of(manifest.generation[name])
-        for name, of in known.items()
-        if manifest.generation.get(name) is not None
-    }
-    return SamplingParams(**{"temperature": 1.0, **given})
