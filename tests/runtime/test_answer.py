@@ -54,9 +54,7 @@ def feed(answer: TextAnswer, tokens: list[int]) -> list[str]:
         ({"stop": ("xyz", "b")}, "abcd", "a", 2, "stop"),
     ],
 )
-def test_ends(
-    params: dict[str, object], said: str, text: str, taken: int, reason: FinishReason | None
-) -> None:
+def test_ends(params: dict[str, object], said: str, text: str, taken: int, reason: str | None) -> None:
     answer = make(**params)
     pieces = feed(answer, ids(said))
     completion = answer.completion
