@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from random_models import ArrayCheckpoint, random_checkpoint, save_folder
-from sardonyx.export.api import export
+from random_models import UNMEASURED, ArrayCheckpoint, random_checkpoint, save_folder
+from sardonyx.export.api import Options, export
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.recipes import RECIPES
 from sardonyx.models import architectures, describe
@@ -34,11 +34,17 @@ def with_arrays(change: Callable[[dict[str, Any]], object]) -> ArrayCheckpoint:
     return replace(checkpoint, arrays=arrays)
 
 
-def refusal(kind: type[SardonyxError], source: Any, shelf: Path, **options: Any) -> str:
+def refusal(
+    kind: type[SardonyxError],
+    source: Any,
+    shelf: Path,
+    recipe: str = "int4",
+    options: Options = UNMEASURED,
+) -> str:
     """The one line with which an export is refused, nothing having been left behind."""
     before = sorted(os.listdir(shelf))
     with pytest.raises(kind) as caught:
-        export(source, shelf / "parent" / "out", **options)
+        export(source, shelf / "parent" / "out", recipe=recipe, options=options)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert sorted(os.listdir(shelf)) == before
@@ -51,15 +57,21 @@ def test_progress_counts_every_parameter_once(tmp_path: Path, recipe: str, tied:
     checkpoint = random_checkpoint({**EXAMPLE, "tie_word_embeddings": tied, "attention_bias": True})
     total = cost(describe(checkpoint.config)).parameters
     seen: list[tuple[int, int, str]] = []
-    export(checkpoint, tmp_path / "out", recipe=recipe, progress=lambda *report: seen.append(report))
+    export(
+        checkpoint,
+        tmp_path / "out",
+        recipe=recipe,
+        options=UNMEASURED,
+        progress=lambda *report: seen.append(report),
+    )
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert {of for _, of, _ in seen} == {total}
     assert seen[-1][0] == total
-    assert {name for _, _, name in seen} == set(checkpoint.arrays)
+    assert {what for _, _, what in seen} == {f"writing random as {recipe}"}
 
 
 def test_the_manifest_returned_is_the_manifest_written(tmp_path: Path) -> None:
-    manifest = export(random_checkpoint(EXAMPLE), tmp_path / "out")
+    manifest = export(random_checkpoint(EXAMPLE), tmp_path / "out", options=UNMEASURED)
     assert manifest == read_manifest(tmp_path / "out")
     assert set(manifest.files) == set(os.listdir(tmp_path / "out")) - {"sardonyx.json"}
     assert manifest.parameters == cost(describe(EXAMPLE)).parameters
@@ -71,7 +83,7 @@ def test_the_manifest_returned_is_the_manifest_written(tmp_path: Path) -> None:
 def test_a_folder_of_files_gives_the_artifact_of_its_arrays(tmp_path: Path) -> None:
     checkpoint = random_checkpoint(EXAMPLE)
     exported = [
-        export(source, tmp_path / name, recipe="int8").files
+        export(source, tmp_path / name, recipe="int8", options=UNMEASURED).files
         for name, source in (("arrays", checkpoint), ("files", save_folder(checkpoint, tmp_path / "model")))
     ]
     for name in ("model.onnx", "model.onnx.data"):
@@ -80,15 +92,15 @@ def test_a_folder_of_files_gives_the_artifact_of_its_arrays(tmp_path: Path) -> N
 
 def test_the_same_export_twice_is_equal_to_the_byte(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        export(random_checkpoint(EXAMPLE), tmp_path / name)
+        export(random_checkpoint(EXAMPLE), tmp_path / name, options=UNMEASURED)
     for name in os.listdir(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_an_existing_artifact_survives_an_export_that_fails(tmp_path: Path) -> None:
     (tmp_path / "parent").mkdir()
-    export(random_checkpoint(EXAMPLE), tmp_path / "parent" / "out")
-    refusal(SourceError, with_config(hidden_size=None), tmp_path, force=True)
+    export(random_checkpoint(EXAMPLE), tmp_path / "parent" / "out", options=UNMEASURED)
+    refusal(SourceError, with_config(hidden_size=None), tmp_path, options=replace(UNMEASURED, force=True))
     assert os.listdir(tmp_path / "parent") == ["out"]
     assert LLM.load(tmp_path / "parent" / "out").generate([1, 2, 3]).tokens
 
@@ -163,19 +175,20 @@ def test_a_weight_that_is_no_number(tmp_path: Path, recipe: str, name: str, valu
 
 def test_tensors_without_effect_are_no_fault(tmp_path: Path) -> None:
     extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32)}
-    export(with_arrays(lambda arrays: arrays.update(extra)), tmp_path / "out")
+    export(with_arrays(lambda arrays: arrays.update(extra)), tmp_path / "out", options=UNMEASURED)
     assert (tmp_path / "out" / "model.onnx").is_file()
 
 
 @pytest.mark.parametrize("context", [0, -1, 129])
 def test_a_context_out_of_range(tmp_path: Path, context: int) -> None:
-    message = refusal(RequestError, random_checkpoint(EXAMPLE), tmp_path, context=context)
+    options = replace(UNMEASURED, context=context)
+    message = refusal(RequestError, random_checkpoint(EXAMPLE), tmp_path, options=options)
     assert f"context {context} is out of range" in message
     assert "1 to 128" in message
 
 
 def test_a_smaller_context_is_what_the_artifact_holds(tmp_path: Path) -> None:
-    manifest = export(random_checkpoint(EXAMPLE), tmp_path / "out", context=8)
+    manifest = export(random_checkpoint(EXAMPLE), tmp_path / "out", options=replace(UNMEASURED, context=8))
     assert manifest.context_length == 8
     with pytest.raises(RequestError, match="8 positions"):
         LLM.load(tmp_path / "out").generate([1] * 8)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from feeding import FEEDINGS
-from random_models import letters_tokenizer, random_checkpoint
+from random_models import UNMEASURED, letters_tokenizer, random_checkpoint
 from sardonyx.export.api import export
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.model import Model
@@ -29,7 +29,7 @@ def parity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("parity")
     sequences = np.random.default_rng(2).integers(0, config["vocab_size"], (4, 60)).tolist()
     expected = saved_by_transformers(config, folder / "source", sequences)
-    manifest = export(folder / "source", folder / "artifact", recipe="fp32")
+    manifest = export(folder / "source", folder / "artifact", recipe="fp32", options=UNMEASURED)
     return Model(manifest, OrtProgram(folder / "artifact", manifest, threads=1)), sequences, expected
 
 

@@ -1,38 +1,38 @@
-"""export(): a trained model in, an artifact out."""
+"""export(): a trained model in, an artifact out that was measured before it got its name."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
+from sardonyx.export.artifact import failed_place, set_aside, writing
+from sardonyx.export.build import Progress, build, unheard
+from sardonyx.export.certificate import checks, demand, structure_checks
+from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
+from sardonyx.export.recipes import RECIPES, Recipe
+from sardonyx.export.structure import structure
+from sardonyx.export.verify import REFERENCE, Scope, certify, reference_of, require_space, store
+from sardonyx.runtime.errors import RequestError, VerificationFailed
+from sardonyx.runtime.manifest import Manifest
 
-from sardonyx.export.artifact import sources_hash, writing
-from sardonyx.export.checkpoint import Checkpoint, Float32, TokenizerFiles, open_checkpoint
-from sardonyx.export.cost_graph import cost
-from sardonyx.export.onnx_graph import OnnxGraph, Plan
-from sardonyx.export.recipes import RECIPES
-from sardonyx.export.targets import CPU
-from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import OnRead, check_weights, unseen
-from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
-from sardonyx.runtime.errors import RequestError, SourceError, UnknownArchitecture
-from sardonyx.runtime.integrity import file_record
-from sardonyx.runtime.manifest import (
-    CHAT_TEMPLATE_NAME,
-    FORMAT,
-    MODEL_NAME,
-    TOKENIZER_NAME,
-    WEIGHTS_NAME,
-    Manifest,
-    Source,
-    State,
-    Tokens,
-    write_manifest,
-)
 
-Progress = Callable[[int, int, str], None]
-"""Called with parameters done, parameters in all, and the name of the tensor at work."""
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    `context` lowers the number of positions the artifact can hold (default: what the model was trained for),
+    `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over
+    more texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as
+    `OUT.failed` with `keep_failed`.
+    """
+
+    context: int | None = None
+    force: bool = False
+    verify: bool = True
+    thorough: bool = False
+    keep_failed: bool = False
+
+
+DEFAULTS = Options()
 
 
 def export(
@@ -40,103 +40,51 @@ def export(
     out: Path,
     *,
     recipe: str = "int4",
-    context: int | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
+    options: Options = DEFAULTS,
+    progress: Progress = unheard,
 ) -> Manifest:
     """Write the model at `source` (a GGUF file, a Hugging Face folder, an open checkpoint) to `out`.
 
-    `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
-    Raises SourceError for what cannot be read, OutputError for what cannot be written; in either case `out`
-    is untouched.
+    Raises SourceError for what cannot be read, OutputError for what cannot be written, VerificationFailed for
+    what is not as good as its recipe promises; in each case `out` is untouched.
     """
     if recipe not in RECIPES:
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
-    with writing(out, force=force) as folder:
+    failed = failed_place(out, force=options.force) if options.keep_failed else None
+    with writing(out, force=options.force) as folder:
         checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
-        with _naming(checkpoint):
-            decoder = describe(checkpoint.config)
-        tokenizer = checkpoint.tokenizer()
-        counted = cost(decoder)
-        check_weights(checkpoint, counted.weights, tied=decoder.tied)
-        listen = _listener(progress, counted.parameters)
-        plan = Plan(checkpoint, RECIPES[recipe], CPU, _context(decoder, context), listen)
-        with _naming(checkpoint):
-            graph = _write_graph(folder, decoder, plan)
-        _write_tokenizer(folder, tokenizer)
-        manifest = _manifest(folder, plan, graph, decoder, tokenizer)
-        write_manifest(folder, manifest)
+        try:
+            return _proven(folder, checkpoint, RECIPES[recipe], options, progress)
+        except VerificationFailed as error:
+            if failed is None:
+                cure = "nothing was written: choose another recipe, or keep it to look at with --keep-failed"
+                raise VerificationFailed(f"{error}; {cure}", error.table) from None
+            set_aside(folder, failed)
+            raise VerificationFailed(f"{error}; kept as {failed}", error.table) from None
+
+
+def _proven(
+    folder: Path, checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress
+) -> Manifest:
+    """Build in the folder and measure what was built; without `verify` only its structure is looked at."""
+    title = f"{checkpoint.name} as {recipe.name}"
+    if options.verify:
+        require_space(folder, checkpoint, copies=2)
+    manifest = build(folder, checkpoint, recipe, options.context, progress)
+    if not options.verify:
+        demand(title, list(structure_checks(structure(folder, manifest))))
+        return manifest
+    with _reference(folder, checkpoint, manifest, progress) as reference:
+        certificate = certify(folder, reference, recipe.limits, Scope(options.thorough), progress)
+    manifest = store(folder, certificate)
+    demand(title, checks(certificate))
     return manifest
 
 
-@contextmanager
-def _naming(checkpoint: Checkpoint) -> Iterator[None]:
-    """Say of which model the config is that asks for too much."""
-    try:
-        yield
-    except UnknownModelType as error:
-        raise UnknownArchitecture(f"{checkpoint.path}: {error}") from None
-    except ConfigError as error:
-        raise SourceError(f"{checkpoint.path}: config: {error}") from None
-
-
-def _context(decoder: Decoder, asked: int | None) -> int:
-    if asked is not None and not 1 <= asked <= decoder.context:
-        raise RequestError(
-            f"context {asked} is out of range: the model was trained for 1 to {decoder.context} positions"
-        )
-    return asked or decoder.context
-
-
-def _listener(progress: Progress | None, total: int) -> OnRead:
-    if progress is None:
-        return unseen
-    done = 0
-
-    def listen(values: Float32, name: str) -> None:
-        nonlocal done
-        done += values.size
-        progress(done, total, name)
-
-    return listen
-
-
-def _write_graph(folder: Path, decoder: Decoder, plan: Plan) -> OnnxGraph:
-    with WeightFile(folder, WEIGHTS_NAME) as weights:
-        graph = OnnxGraph(plan, weights)
-        decoder.emit(graph)
-    ir.save(graph.builder.model("sardonyx", version("sardonyx")), folder / MODEL_NAME)
-    return graph
-
-
-def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles) -> None:
-    (folder / TOKENIZER_NAME).write_bytes(tokenizer.tokenizer_json)
-    if tokenizer.chat_template is not None:
-        (folder / CHAT_TEMPLATE_NAME).write_text(tokenizer.chat_template, encoding="utf-8")
-
-
-def _manifest(
-    folder: Path, plan: Plan, graph: OnnxGraph, decoder: Decoder, tokenizer: TokenizerFiles
-) -> Manifest:
-    checkpoint = plan.checkpoint
-    return Manifest(
-        format=FORMAT,
-        name=checkpoint.name,
-        architecture=checkpoint.config["model_type"],
-        parameters=cost(decoder).parameters,
-        vocab_size=decoder.vocab,
-        context_length=plan.context,
-        recipe=plan.recipe.name,
-        target=plan.target.name,
-        states=[
-            State(past, present, s.kind, list(s.shape), "float32")
-            for s, past, present in graph.builder.states
-        ],
-        tokens=Tokens(list(tokenizer.eos_ids), tokenizer.bos_id, dict(tokenizer.special_texts)),
-        source=Source(checkpoint.name, checkpoint.format, sources_hash(checkpoint.files)),
-        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
-        minimum_onnxruntime=plan.target.minimum_onnxruntime,
-        exporter=f"sardonyx {version('sardonyx')}",
-        generation=dict(checkpoint.generation),
-        weights=graph.quantizer_of,
-    )
+def _reference(
+    folder: Path, checkpoint: Checkpoint, manifest: Manifest, progress: Progress
+) -> AbstractContextManager[Path | None]:
+    """The artifact to measure against; none for float32, which is its own reference."""
+    if manifest.recipe == REFERENCE:
+        return nullcontext()
+    return reference_of(checkpoint, folder, manifest.context_length, progress)

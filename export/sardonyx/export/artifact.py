@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,20 @@ def writing(out: Path, *, force: bool) -> Iterator[Path]:
     except OSError as error:
         reason = REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"{out}: {reason}, or choose another place with -o") from error
+
+
+def failed_place(out: Path, *, force: bool) -> Path:
+    """Where an artifact goes that failed its verification. Raises OutputError when that place is taken."""
+    failed = out.with_name(f"{out.name}.failed")
+    _refuse_occupied(failed.resolve(), failed, force=force)
+    return failed
+
+
+def set_aside(folder: Path, failed: Path) -> None:
+    """Move what was written to the place that `failed_place` gave. Raises OSError."""
+    if failed.exists():
+        shutil.rmtree(failed)
+    folder.rename(failed)
 
 
 def sources_hash(paths: tuple[Path, ...]) -> str:

@@ -1,11 +1,10 @@
 """How far one model's predictions are from another's, token by token.
 
-Windows of tokens go through both, one window at a time, and of their logits only a few numbers for each token
-are kept: memory is bounded by one window's logits for each model, whatever the length of the text. It knows
-neither texts nor recipes nor limits.
+Of two models' logits for a window of tokens only a few numbers for each token are kept, so that memory is
+bounded by one window, whatever the length of the text. It knows neither models nor texts nor limits.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import exp, sqrt
 
@@ -18,8 +17,9 @@ from sardonyx.export.checkpoint import Float32
 Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Window = Sequence[int]
-Logits = Callable[[Window], Float32]
-"""From a window's tokens, without any context, to the logits of each position: `[tokens, vocab]`."""
+
+HOPELESS = 700.0
+"""Nats per token above which a perplexity is more than a float64 holds, and is cut off."""
 
 BLOCK_ELEMENTS = 1 << 18
 """Logits turned to float64 at a time: 2 MiB, so that the arithmetic stays in the processor's cache."""
@@ -48,11 +48,6 @@ def compare(reference: Float32, candidate: Float32, window: Window) -> Divergenc
     starts = range(0, len(targets), rows)
     cuts = [slice(start, min(start + rows, len(targets))) for start in starts]
     return concatenated([_block(reference[cut], candidate[cut], targets[cut]) for cut in cuts])
-
-
-def diverge(reference: Logits, candidate: Logits, windows: Iterable[Window]) -> Divergence:
-    """Run both over the windows. Holds the logits of one window of each."""
-    return concatenated([compare(reference(window), candidate(window), window) for window in windows])
 
 
 def concatenated(parts: Sequence[Divergence]) -> Divergence:
@@ -110,7 +105,7 @@ def _log_softmax(logits: Float32) -> Float64:
 
 def _perplexity(nll: Float64) -> tuple[float, float]:
     """exp of the mean, and its standard error (of the mean, carried through exp)."""
-    perplexity = exp(float(nll.mean()))
+    perplexity = exp(min(float(nll.mean()), HOPELESS))
     return perplexity, perplexity * _error(nll)
 
 

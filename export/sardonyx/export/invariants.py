@@ -6,6 +6,7 @@ tokens and limits it is given.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,6 +27,9 @@ RAGGED = (0.67, 0.43, 0.58, 0.34, 0.52)
 
 SINGLES, RUNS = 3, (3, 7, 2, 5, 4)
 """How many tokens they then take one by one, and how many at once after that."""
+
+WAYS = 5
+"""Invariants that are measured."""
 
 Sequences = Sequence[Sequence[int]]
 
@@ -81,9 +85,7 @@ def _stepped(llm: LLM, tokens: Sequence[int], start: int) -> Float32:
 
 def _chunked(llm: LLM, tokens: Sequence[int], start: int) -> Float32:
     cuts = [0, *(int(len(tokens) * cut) for cut in CUTS), len(tokens)]
-    feeds = (
-        Feed([tokens[a:b]], wanted=b - a if a >= start else 0) for a, b in zip(cuts, cuts[1:], strict=False)
-    )
+    feeds = (Feed([tokens[a:b]], wanted=b - a if a >= start else 0) for a, b in pairwise(cuts))
     return np.concatenate([logits for (logits,) in llm.logits(*feeds)])
 
 
@@ -114,7 +116,7 @@ def _ragged_plan(tokens: Sequence[int], start: int, run: int) -> list[Sequence[i
 
 
 def _rewound(llm: LLM, sequences: Sequences, start: int) -> list[Float32]:
-    """Leave the path for another sequence's tokens, return, and go on twice: from a rewound row and a fork."""
+    """Leave the path for another sequence's tokens, return, and go on from a rewound row and from a fork."""
     tokens, astray = sequences[0], sequences[1]
     back = Feed([[tokens[start]]] * 2, keep=[(0, start), (0, start)])
     steps = (Feed([[token]] * 2) for token in tokens[start + 1 :])

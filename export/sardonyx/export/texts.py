@@ -20,6 +20,9 @@ from sardonyx.runtime.llm import LLM
 WIDTH = 256
 """Tokens of a window: enough context to be typical, little enough that its logits are held at once."""
 
+LEAST_WIDTH = 32
+"""Tokens without which a window shows nothing, and there is no room to feed it in different ways."""
+
 DEFAULT_WINDOWS = 7
 """Of each of the project's own kinds, spread evenly over its text; a thorough measurement takes all."""
 
@@ -106,7 +109,10 @@ def _convention(llm: LLM) -> str:
 
 
 def _width(llm: LLM) -> int:
-    return min(WIDTH, llm.manifest.context_length)
+    width = min(WIDTH, llm.manifest.context_length)
+    if width < LEAST_WIDTH:
+        raise RequestError(f"a context of {width} is too short to measure on: {LEAST_WIDTH} is the least")
+    return width
 
 
 def _windows(llm: LLM, tokens: Sequence[int]) -> list[list[int]]:

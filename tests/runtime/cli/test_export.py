@@ -39,7 +39,8 @@ def test_a_path_is_exported_to_where_it_should_go(call: Call, model: Path, tmp_p
     result = call("export", str(model), "-o", str(out), "--recipe", "fp32", "--context", "32")
     assert result.code == 0, result.err
     assert result.out == ""
-    assert result.err.startswith(f"exporting tiny as fp32\nexported {model} as fp32 (")
+    assert result.err.startswith("writing tiny as fp32\n")
+    assert f"exported {model} as fp32 (" in result.err
     assert read_manifest(out).context_length == 32
     again = call("export", str(model), "-o", str(out), "--recipe", "fp32")
     assert (again.code, again.err.count("\n")) == (2, 1)
@@ -69,7 +70,7 @@ def test_a_pulled_model_is_exported_on_first_use_and_found_the_second_time(
     words = ("run", "owner/tiny:fp32", "Hi", "--raw", "--max-tokens", "2")
     first, second = call(*words), call(*words)
     assert first.err.startswith("owner/tiny:fp32: first use, so it is prepared once")
-    assert "exporting owner%2Ftiny as fp32" in first.err
+    assert "writing owner%2Ftiny as fp32" in first.err
     assert second.err.startswith("2 prompt tokens")
     assert first.out == second.out
 

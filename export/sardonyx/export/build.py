@@ -1,0 +1,144 @@
+"""build(): a checkpoint and a recipe in, the files of an artifact out, not measured yet."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+
+from sardonyx.export.artifact import sources_hash
+from sardonyx.export.checkpoint import Checkpoint, Float32, TokenizerFiles
+from sardonyx.export.cost_graph import cost
+from sardonyx.export.onnx_graph import OnnxGraph, Plan
+from sardonyx.export.recipes import Recipe
+from sardonyx.export.targets import CPU
+from sardonyx.export.weight_file import WeightFile
+from sardonyx.export.weights import OnRead, check_weights, unseen
+from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
+from sardonyx.runtime.errors import RequestError, SourceError, UnknownArchitecture
+from sardonyx.runtime.integrity import file_record
+from sardonyx.runtime.manifest import (
+    CHAT_TEMPLATE_NAME,
+    FORMAT,
+    MODEL_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    Source,
+    State,
+    Tokens,
+    write_manifest,
+)
+
+Progress = Callable[[int, int, str], None]
+"""Told how much is done, of how much in all, of what: each stage of the work counts for itself."""
+
+
+def unheard(done: int, total: int, what: str) -> None:
+    """A Progress that nobody watches."""
+
+
+def described(checkpoint: Checkpoint) -> Decoder:
+    """The network that a checkpoint's config describes. Raises SourceError, UnknownArchitecture."""
+    with _naming(checkpoint):
+        return describe(checkpoint.config)
+
+
+def build(
+    folder: Path,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    context: int | None = None,
+    progress: Progress = unheard,
+) -> Manifest:
+    """Write the model to an empty folder. Raises SourceError, RequestError and OSError.
+
+    `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
+    Progress counts parameters.
+    """
+    decoder = described(checkpoint)
+    tokenizer = checkpoint.tokenizer()
+    counted = cost(decoder)
+    check_weights(checkpoint, counted.weights, tied=decoder.tied)
+    listen = _listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
+    plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen)
+    with _naming(checkpoint):
+        graph = _write_graph(folder, decoder, plan)
+    _write_tokenizer(folder, tokenizer)
+    manifest = _manifest(folder, plan, graph, decoder, tokenizer)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+@contextmanager
+def _naming(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say of which model the config is that asks for too much."""
+    try:
+        yield
+    except UnknownModelType as error:
+        raise UnknownArchitecture(f"{checkpoint.path}: {error}") from None
+    except ConfigError as error:
+        raise SourceError(f"{checkpoint.path}: config: {error}") from None
+
+
+def _context(decoder: Decoder, asked: int | None) -> int:
+    if asked is not None and not 1 <= asked <= decoder.context:
+        raise RequestError(
+            f"context {asked} is out of range: the model was trained for 1 to {decoder.context} positions"
+        )
+    return asked or decoder.context
+
+
+def _listener(progress: Progress, total: int, what: str) -> OnRead:
+    if progress is unheard:
+        return unseen
+    done = 0
+
+    def listen(values: Float32, name: str) -> None:
+        nonlocal done
+        done += values.size
+        progress(done, total, what)
+
+    return listen
+
+
+def _write_graph(folder: Path, decoder: Decoder, plan: Plan) -> OnnxGraph:
+    with WeightFile(folder, WEIGHTS_NAME) as weights:
+        graph = OnnxGraph(plan, weights)
+        decoder.emit(graph)
+    ir.save(graph.builder.model("sardonyx", version("sardonyx")), folder / MODEL_NAME)
+    return graph
+
+
+def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles) -> None:
+    (folder / TOKENIZER_NAME).write_bytes(tokenizer.tokenizer_json)
+    if tokenizer.chat_template is not None:
+        (folder / CHAT_TEMPLATE_NAME).write_text(tokenizer.chat_template, encoding="utf-8")
+
+
+def _manifest(
+    folder: Path, plan: Plan, graph: OnnxGraph, decoder: Decoder, tokenizer: TokenizerFiles
+) -> Manifest:
+    checkpoint = plan.checkpoint
+    return Manifest(
+        format=FORMAT,
+        name=checkpoint.name,
+        architecture=checkpoint.config["model_type"],
+        parameters=cost(decoder).parameters,
+        vocab_size=decoder.vocab,
+        context_length=plan.context,
+        recipe=plan.recipe.name,
+        target=plan.target.name,
+        states=[
+            State(past, present, s.kind, list(s.shape), "float32")
+            for s, past, present in graph.builder.states
+        ],
+        tokens=Tokens(list(tokenizer.eos_ids), tokenizer.bos_id, dict(tokenizer.special_texts)),
+        source=Source(checkpoint.name, checkpoint.format, sources_hash(checkpoint.files)),
+        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
+        minimum_onnxruntime=plan.target.minimum_onnxruntime,
+        exporter=f"sardonyx {version('sardonyx')}",
+        generation=dict(checkpoint.generation),
+        weights=graph.quantizer_of,
+    )

@@ -1,0 +1,200 @@
+"""Runs an artifact against a reference and writes down what it saw: the certificate.
+
+The reference is this project's own float32 artifact of the same source, run by the same runtime. It knows
+what to measure and in which order; how is left to the modules that measure.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sardonyx.export.build import Progress, build, described, unheard
+from sardonyx.export.certificate import (
+    CERTIFICATE_FORMAT,
+    Certificate,
+    GreedyRun,
+    Invariant,
+    Limits,
+    encode,
+    seal,
+)
+from sardonyx.export.checkpoint import Checkpoint, Float32
+from sardonyx.export.cost_graph import cost
+from sardonyx.export.divergence import Divergence, Window, compare, concatenated, summary
+from sardonyx.export.invariants import WAYS, invariants
+from sardonyx.export.machine import this_machine
+from sardonyx.export.recipes import RECIPES
+from sardonyx.export.structure import structure
+from sardonyx.export.texts import GREEDY_PROMPTS, Texts, own_texts, texts_of
+from sardonyx.runtime.errors import OutputError, RequestError, VerificationFailed
+from sardonyx.runtime.integrity import file_record, manifest_digest
+from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.manifest import (
+    CERTIFICATE_NAME,
+    TOKENIZER_NAME,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
+from sardonyx.runtime.params import SamplingParams
+from sardonyx.runtime.strategies import Feed
+
+REFERENCE = "fp32"
+"""The recipe that all others are measured against."""
+
+GREEDY_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What to measure on: a user's own texts, or the project's, of which a thorough measurement takes all."""
+
+    thorough: bool = False
+    files: tuple[Path, ...] = ()
+
+    def texts(self, llm: LLM) -> Texts:
+        """Cut for a model. Raises RequestError for an unfit text."""
+        return texts_of(llm, self.files) if self.files else own_texts(llm, thorough=self.thorough)
+
+
+def certify(
+    folder: Path, reference: Path | None, limits: Limits, scope: Scope, progress: Progress = unheard
+) -> Certificate:
+    """Measure an artifact against a reference artifact; None: it is its own, as float32 is.
+
+    Holds both models and one window of logits of each. Raises RequestError when their tokens differ or a text
+    is unfit, VerificationFailed when logits are not numbers.
+    """
+    manifest = read_manifest(folder)
+    llm = LLM.load(folder)
+    other = llm if reference is None else LLM.load(reference, mapped=True)
+    texts = scope.texts(llm)
+    parts = diverge(other, llm, texts, progress)
+    greedy = [] if reference is None else list(_greedy(other, llm, progress))
+    certificate = Certificate(
+        format=CERTIFICATE_FORMAT,
+        model=manifest.name,
+        architecture=manifest.architecture,
+        parameters=manifest.parameters,
+        vocab_size=manifest.vocab_size,
+        recipe=manifest.recipe,
+        source=manifest.source,
+        exporter=manifest.exporter,
+        reference=_reference_text(None if reference is None else other.manifest),
+        convention=texts.convention,
+        texts_sha256=texts.sha256,
+        overall=summary(concatenated(list(parts.values())), texts.count),
+        texts={kind: summary(part, len(texts.windows[kind])) for kind, part in parts.items()},
+        greedy=greedy,
+        invariants=feeding(llm, limits, progress),
+        structure=structure(folder, manifest),
+        machine=this_machine(),
+        limits=limits,
+        files={name: file for name, file in manifest.files.items() if name != CERTIFICATE_NAME},
+        manifest_sha256=manifest_digest(folder),
+    )
+    return seal(certificate)
+
+
+def feeding(llm: LLM, limits: Limits, progress: Progress = unheard) -> list[Invariant]:
+    """Measure the invariants on the project's own texts."""
+    windows = [windows[0] for windows in own_texts(llm).windows.values()]
+    found: list[Invariant] = []
+    for invariant in invariants(llm, windows, limits):
+        found.append(invariant)
+        progress(len(found), WAYS, "feeding the same tokens in other ways")
+    return found
+
+
+def diverge(
+    reference: LLM, candidate: LLM, texts: Texts, progress: Progress = unheard
+) -> dict[str, Divergence]:
+    """Run both over the texts, by kind of text. They may be the same.
+
+    Raises RequestError when their tokens differ, VerificationFailed when logits are not numbers.
+    """
+    _require_same_tokens(candidate.manifest, reference.manifest)
+    parts: dict[str, list[Divergence]] = {}
+    what = f"measuring {candidate.manifest.name} as {candidate.manifest.recipe}"
+    for done, (kind, window) in enumerate((k, w) for k, windows in texts.windows.items() for w in windows):
+        progress(done, texts.count, what)
+        expected = _logits(reference, window)
+        found = expected if candidate is reference else _logits(candidate, window)
+        parts.setdefault(kind, []).append(compare(expected, found, window))
+    progress(texts.count, texts.count, what)
+    return {kind: concatenated(found) for kind, found in parts.items()}
+
+
+def store(folder: Path, certificate: Certificate) -> Manifest:
+    """Put a certificate beside the model it was measured on, and into its manifest."""
+    path = folder / CERTIFICATE_NAME
+    path.write_bytes(encode(certificate))
+    manifest = read_manifest(folder)
+    files = {**manifest.files, CERTIFICATE_NAME: file_record(path)}
+    manifest = msgspec.structs.replace(manifest, files=files)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+@contextmanager
+def reference_of(
+    checkpoint: Checkpoint, place: Path | None, context: int, progress: Progress = unheard
+) -> Iterator[Path]:
+    """The reference artifact of a checkpoint for as long as the block runs: 4 bytes for each parameter, in
+    `place` or else where the system keeps temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix="reference-", dir=place) as folder:
+        build(Path(folder), checkpoint, RECIPES[REFERENCE], context, progress)
+        yield Path(folder)
+
+
+def require_space(place: Path, checkpoint: Checkpoint, copies: int) -> None:
+    """Raises OutputError when there is no room for so many float32 copies of a model."""
+    needed = copies * 4 * cost(described(checkpoint)).parameters
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"{place}: {free / 1e9:.1f} GB are free, and measuring takes up to {needed / 1e9:.1f} GB while "
+            "it lasts (the float32 reference beside the artifact); make room, or export with --no-verify"
+        )
+
+
+def _require_same_tokens(candidate: Manifest, reference: Manifest) -> None:
+    if candidate.files[TOKENIZER_NAME] != reference.files[TOKENIZER_NAME]:
+        raise RequestError(
+            f"{reference.name} has another tokenizer than {candidate.name}: they are different models, "
+            "and no measure of each other"
+        )
+
+
+def _reference_text(reference: Manifest | None) -> str:
+    if reference is None:
+        return "itself: float32 is the reference"
+    return f"{reference.name} as {reference.recipe}, source SHA-256 {reference.source.sha256[:12]}"
+
+
+def _logits(llm: LLM, window: Window) -> Float32:
+    ((logits,),) = llm.logits(Feed([window], wanted=len(window)))
+    if not np.isfinite(logits).all():
+        raise VerificationFailed(
+            f"{llm.manifest.name} as {llm.manifest.recipe}: its logits are not numbers",
+            [("MISSED", "MEASURED", "DEMANDED"), ("logits", "not a number", "finite")],
+        )
+    return logits
+
+
+def _greedy(reference: LLM, candidate: LLM, progress: Progress) -> Iterator[GreedyRun]:
+    """Decode the fixed prompts with both."""
+    params = SamplingParams(max_tokens=GREEDY_TOKENS, ignore_eos=True)
+    for done, prompt in enumerate(GREEDY_PROMPTS, start=1):
+        ids = candidate.encode(prompt)[: candidate.manifest.context_length // 2]
+        expected, found = (llm.generate(ids, params).tokens for llm in (reference, candidate))
+        differing = (at for at, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b)
+        yield GreedyRun(prompt, len(expected), next(differing, None))
+        progress(done, len(GREEDY_PROMPTS), "decoding beside the reference")
