@@ -208,7 +208,8 @@ def demand(what: str, found: Sequence[Check]) -> None:
 
 def seal(certificate: Certificate) -> Certificate:
     """The certificate with its digest."""
-    return msgspec.structs.replace(certificate, digest=_digest(certificate))
+    as_read = msgspec.json.decode(encode(certificate), type=Certificate)  # a limit of 0 becomes 0.0
+    return msgspec.structs.replace(as_read, digest=_digest(as_read))
 
 
 def encode(certificate: Certificate) -> bytes:
