@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sardonyx.runtime.backends.base import Float32
+from sardonyx.runtime.backends.base import Float32, Output
 from sardonyx.runtime.cache import Row
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.model import Model, Step
 from sardonyx.runtime.strategies import Feed, Strategy
 
@@ -21,58 +22,119 @@ CHUNK = 512
 
 @dataclass(eq=False)
 class _Fed:
-    """One row's tokens on their way into the cache, and the logits that came back so far."""
+    """One row's tokens on their way into the cache, and what came back so far. `text` is what it holds."""
 
+    model: Model
     row: Row
+    text: list[int]
     tokens: Sequence[int]
     wanted: int
     done: int = 0
-    logits: list[Float32] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
 
     def left(self) -> int:
         return len(self.tokens) - self.done
 
-    def step(self, chunk: int) -> Step:
-        """The next tokens, up to the end of the chunk that the row's length falls into."""
+    def step(self, chunk: int, exact: bool) -> Step:
+        """The next tokens, up to the end of the chunk that the row's length falls into. To be exact, a token
+        never goes alone: the one before it is computed once more.
+        """
         count = min(self.left(), chunk - self.row.length % chunk)
         stop = self.done + count
         wanted = min(count, max(0, self.wanted - (len(self.tokens) - stop)))
-        return Step(self.row, self.tokens[self.done : stop], wanted)
+        again = self.text[-1:] if exact and count == 1 else []
+        return Step(self.row, [*again, *self.tokens[self.done : stop]], wanted, len(again))
 
-    def take(self, step: Step, logits: Float32) -> None:
-        self.done += len(step.tokens)
-        self.logits.append(logits)
+    def take(self, step: Step, output: Output) -> None:
+        new = step.tokens[step.again :]
+        self.text += new
+        self.done += len(new)
+        self.outputs.append(output)
 
-    def result(self, vocab: int) -> Float32:
-        if len(self.logits) == 1:
-            return self.logits[0]
-        return np.concatenate([np.empty((0, vocab), np.float32), *self.logits])
+    def logits(self) -> Float32:
+        return _joined([output.logits for output in self.outputs], self.model.vocab_size)
+
+    def hidden(self) -> Float32:
+        return _joined([output.hidden for output in self.outputs], self.model.hidden_size)
+
+
+def _joined(parts: list[Float32], width: int) -> Float32:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, width), np.float32), *parts])
+
+
+@dataclass(eq=False)
+class _Place:
+    """A task's rows in the cache of one model, and the tokens that they hold."""
+
+    model: Model
+    rows: list[Row] = field(default_factory=list)
+    texts: list[list[int]] = field(default_factory=list)
+
+    def arrange(self, feed: Feed) -> list[_Fed]:
+        """Make the rows what the feed starts from: new ones, or what it keeps of those that there are."""
+        if feed.keep is not None:
+            self.rows = self.model.arena.keep(self.rows, feed.keep)
+            self.texts = [self.texts[parent][:length] for parent, length in feed.keep]
+        elif not self.rows:
+            for _ in feed.tokens:
+                self.rows.append(self.model.arena.row())
+            self.texts = [[] for _ in feed.tokens]
+        if len(feed.tokens) != len(self.rows):
+            raise ValueError(f"tokens for {len(feed.tokens)} rows, but there are {len(self.rows)}")
+        if feed.hidden and not self.model.hidden_size:
+            raise RequestError("this artifact puts out no hidden states: export it with --hidden-states")
+        for row, tokens in zip(self.rows, feed.tokens, strict=True):
+            self.model.check_room(row, len(tokens))
+        laid = zip(self.rows, self.texts, feed.tokens, strict=True)
+        return [_Fed(self.model, row, text, tokens, feed.wanted) for row, text, tokens in laid]
+
+    def clear(self) -> None:
+        for row in self.rows:
+            self.model.arena.release(row)
+        self.rows, self.texts = [], []
 
 
 @dataclass(eq=False)
 class Task:
-    """A strategy at work. `error` is what ended it, if it was neither its own end nor a cancellation."""
+    """A strategy at work. `error` is what ended it, if it was neither its own end nor a cancellation; at its
+    own end `result` is what it returned.
+    """
 
     strategy: Strategy
-    rows: list[Row] = field(default_factory=list)
+    places: list[_Place]
     feeds: list[_Fed] = field(default_factory=list)
+    hidden: bool = False
     done: bool = False
+    result: object = None
     error: BaseException | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """All its rows, whichever model's."""
+        return [row for place in self.places for row in place.rows]
 
 
 class Engine:
-    """Runs strategies side by side on one model. To be used by one thread at a time."""
+    """Runs strategies side by side on one model. To be used by one thread at a time.
 
-    def __init__(self, model: Model, chunk: int = CHUNK) -> None:
+    `exact` makes what a row gets independent of how its tokens came to be fed: a token that comes alone would
+    take another kernel than the same token in a prompt, or among guesses, and come out with other last bits.
+    So it goes together with the one before it.
+    """
+
+    def __init__(self, model: Model, chunk: int = CHUNK, exact: bool = False) -> None:
         self._model = model
         self._chunk = chunk
+        self._exact = exact
         self._tasks: list[Task] = []
         self._leaving: list[Task] = []
         self._busy = False
 
-    def submit(self, strategy: Strategy) -> Task:
-        """Take a strategy in; its first tokens are fed by the next `step`."""
-        task = Task(strategy)
+    def submit(self, strategy: Strategy, *others: Model) -> Task:
+        """Take a strategy in; its first tokens are fed by the next `step`. `others` are the models that it
+        feeds as its 1, 2, ...; no other engine may be at work on them.
+        """
+        task = Task(strategy, [_Place(model) for model in (self._model, *others)])
         with self._undisturbed():
             self._tasks.append(task)
             self._advance(task, None)
@@ -91,16 +153,19 @@ class Engine:
         """Feed every live task its next tokens. False when none is left alive.
 
         What a strategy raises ends that strategy alone, and is its task's `error`. What the model raises, or
-        an interrupt, is raised here; then nothing has been fed, and the step may be taken again.
+        an interrupt, is raised here; then that model has been fed nothing, and the step may be taken again.
         """
         with self._undisturbed():
-            feeds = [feed for task in self._tasks for feed in task.feeds if feed.left()]
-            steps = [feed.step(self._chunk) for feed in feeds]
-            for feed, step, logits in zip(feeds, steps, self._model.forward(steps), strict=True):
-                feed.take(step, logits)
+            feeds = [fed for task in self._tasks for fed in task.feeds if fed.left()]
+            for model in dict.fromkeys(fed.model for fed in feeds):
+                theirs = [fed for fed in feeds if fed.model is model]
+                steps = [fed.step(self._chunk, self._exact) for fed in theirs]
+                for fed, step, output in zip(theirs, steps, model.outputs(steps), strict=True):
+                    fed.take(step, output)
             for task in list(self._tasks):
-                if not any(feed.left() for feed in task.feeds):
-                    self._advance(task, [feed.result(self._model.vocab_size) for feed in task.feeds])
+                if not any(fed.left() for fed in task.feeds):
+                    hidden = [fed.hidden() for fed in task.feeds] if task.hidden else []
+                    self._advance(task, [*(fed.logits() for fed in task.feeds), *hidden])
         return bool(self._tasks)
 
     @contextmanager
@@ -121,11 +186,10 @@ class Engine:
         """Hand logits to a strategy and prepare what it wants fed next."""
         try:
             feed = next(task.strategy) if logits is None else task.strategy.send(logits)
-            self._arrange(task, feed)
-            task.feeds = [_Fed(row, t, feed.wanted) for row, t in zip(task.rows, feed.tokens, strict=True)]
-            for fed in task.feeds:
-                self._model.check_room(fed.row, fed.left())
-        except StopIteration:
+            task.feeds = task.places[feed.model].arrange(feed)
+            task.hidden = feed.hidden
+        except StopIteration as end:
+            task.result = end.value
             self._finish(task)
         except BaseException as error:  # a defect in one strategy is no reason to end the others
             task.error = error
@@ -133,21 +197,11 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
 
-    def _arrange(self, task: Task, feed: Feed) -> None:
-        """Give the task the rows that its feed starts from: new ones, or what it keeps of those it has."""
-        if feed.keep is not None:
-            task.rows = self._model.arena.keep(task.rows, feed.keep)
-        elif not task.rows:
-            for _ in feed.tokens:
-                task.rows.append(self._model.arena.row())
-        if len(feed.tokens) != len(task.rows):
-            raise ValueError(f"tokens for {len(feed.tokens)} rows, but there are {len(task.rows)}")
-
     def _finish(self, task: Task) -> None:
         if not task.done:
             task.done = True
             self._tasks.remove(task)
-            for row in task.rows:
-                self._model.arena.release(row)
-            task.rows, task.feeds = [], []
+            for place in task.places:
+                place.clear()
+            task.feeds = []
             task.strategy.close()

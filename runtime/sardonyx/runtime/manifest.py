@@ -83,6 +83,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: dict[str, str] = {}
     """Quantizer of each weight, by canonical (Hugging Face) tensor name: the recipe as it was applied."""
 
+    hidden_size: int = 0
+    """Width of the graph's output `hidden`, what the head reads of a position. 0: it has no such output."""
+
     def cache_bytes_per_token(self) -> int:
         """Bytes that one more token of one sequence adds to the cache."""
         width = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sardonyx.runtime.backends.base import Batch, Float32, Program
+from sardonyx.runtime.backends.base import Batch, Float32, Output, Program
 from sardonyx.runtime.cache import Arena, Row
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import Manifest
@@ -19,11 +19,15 @@ BATCHED_TOKENS = 16
 
 @dataclass(frozen=True)
 class Step:
-    """New tokens for one row, one at least, and of how many of the last the logits are wanted."""
+    """Tokens for one row, one at least, and of how many of the last the outputs are wanted.
+
+    The first `again` of them are cached already, and are computed once more.
+    """
 
     row: Row
     tokens: Sequence[int]
     wanted: int = 1
+    again: int = 0
 
 
 class Model:
@@ -34,6 +38,7 @@ class Model:
         self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS)
         self.context_length = manifest.context_length
         self.vocab_size = manifest.vocab_size
+        self.hidden_size = manifest.hidden_size
 
     def check_room(self, row: Row, tokens: int) -> None:
         """Raises RequestError when so many new tokens do not fit behind a row's positions."""
@@ -43,27 +48,33 @@ class Model:
             )
 
     def forward(self, steps: Sequence[Step]) -> list[Float32]:
-        """Logits `[wanted, vocab]` of each step, in order; the rows' caches grow by their tokens.
+        """Logits `[wanted, vocab]` of each step. See `outputs`."""
+        return [output.logits for output in self.outputs(steps)]
+
+    def outputs(self, steps: Sequence[Step]) -> list[Output]:
+        """The outputs of each step's wanted positions, in order; the rows' caches grow by the new tokens.
 
         A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of
         tokens take different kernels, so they are never mixed in a pass. Raises RequestError above the
         context length. Whatever is raised, an interrupt too, leaves all rows as they were.
         """
         for step in steps:
-            self.check_room(step.row, len(step.tokens))
+            self.check_room(step.row, len(step.tokens) - step.again)
         lengths = [step.row.length for step in steps]
-        logits: dict[int, Float32] = {}
+        outputs: dict[int, Output] = {}
         try:
+            for step in steps:
+                step.row.length -= step.again
             for together in _passes(steps):
-                for step, rows in zip(together, self._run(together), strict=True):
-                    logits[id(step)] = rows
+                for step, output in zip(together, self._run(together), strict=True):
+                    outputs[id(step)] = output
         except BaseException:
             for step, length in zip(steps, lengths, strict=True):
                 step.row.length = length
             raise
-        return [logits[id(step)] for step in steps]
+        return [outputs[id(step)] for step in steps]
 
-    def _run(self, steps: Sequence[Step]) -> list[Float32]:
+    def _run(self, steps: Sequence[Step]) -> list[Output]:
         start = min(step.row.index for step in steps)
         stop = max(step.row.index for step in steps) + 1
         width = max(len(step.tokens) for step in steps)
@@ -84,12 +95,13 @@ class Model:
         batch = Batch(
             ids, np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted, np.int64)
         )
-        logits = self.program.run(batch, self.arena.view(start, stop)).copy()
+        made = self.program.run(batch, self.arena.view(start, stop))
+        logits, hidden = made.logits.copy(), made.hidden.copy()
         results = []
         for step in steps:
             step.row.length += len(step.tokens)
-            results.append(logits[: step.wanted])
-            logits = logits[step.wanted :]
+            results.append(Output(logits[: step.wanted], hidden[: step.wanted]))
+            logits, hidden = logits[step.wanted :], hidden[step.wanted :]
         return results
 
 

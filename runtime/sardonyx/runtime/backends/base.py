@@ -5,7 +5,7 @@ A backend knows arrays. It does not know requests, strategies or text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,18 @@ class CacheView:
     rows: tuple[int, int]
 
 
+class Output(NamedTuple):
+    """What a pass gives for each position of `logit_rows`. Valid until the next one."""
+
+    logits: Float32  # [wanted, vocab]
+    hidden: Float32  # [wanted, hidden_size], what the head read; of no width if the graph does not put it out
+
+
 class Program(Protocol):
     """A loaded decoder."""
 
     run_s: float
     """Seconds spent inside the inference library so far."""
 
-    def run(self, batch: Batch, cache: CacheView) -> Float32:
-        """Logits `[wanted, vocab]`, valid until the next call. Updates the cache rows in place."""
+    def run(self, batch: Batch, cache: CacheView) -> Output:
+        """Run the graph once. Updates the cache rows in place."""

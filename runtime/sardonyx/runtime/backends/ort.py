@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from sardonyx.runtime.backends.base import Batch, CacheView, Float32
+from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import MODEL_NAME, Manifest
 
@@ -32,7 +32,7 @@ class _Bound:
 
     binding: Any
     batch: Batch
-    logits: Float32
+    output: Output
     total: NDArray[np.int32]
 
 
@@ -61,11 +61,11 @@ class OrtProgram:
             ) from error
         self.run_s = 0.0
         self._states = manifest.states
-        self._vocab = manifest.vocab_size
+        self._widths = {"logits": manifest.vocab_size, "hidden": manifest.hidden_size}
         self._memory: object = None
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
 
-    def run(self, batch: Batch, cache: CacheView) -> Float32:
+    def run(self, batch: Batch, cache: CacheView) -> Output:
         bound = self._bound_to(batch, cache)
         for name in ("ids", "counts", "lengths", "logit_rows"):
             getattr(bound.batch, name)[...] = getattr(batch, name)
@@ -74,7 +74,7 @@ class OrtProgram:
         started = perf_counter()
         self._session.run_with_iobinding(bound.binding)
         self.run_s += perf_counter() - started
-        return bound.logits
+        return bound.output
 
     def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
         if cache.memory is not self._memory:  # bindings hold bare addresses, which must not outlive it
@@ -92,7 +92,7 @@ class OrtProgram:
         binding = self._session.io_binding()
         own = Batch(*(np.empty_like(a) for a in (batch.ids, batch.counts, batch.lengths, batch.logit_rows)))
         total = np.zeros((), np.int32)
-        logits = np.empty((len(batch.logit_rows), self._vocab), np.float32)
+        output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
         inputs = {
             "input_ids": own.ids,
             "query_seqlens": own.counts,
@@ -105,8 +105,10 @@ class OrtProgram:
         for state, tensor in zip(self._states, cache.tensors, strict=True):
             _bind_array(binding.bind_input, state.input, tensor)
             _bind_array(binding.bind_output, state.output, tensor)
-        _bind_array(binding.bind_output, "logits", logits)
-        return _Bound(binding, own, logits, total)
+        for (name, width), made in zip(self._widths.items(), output, strict=True):
+            if width:
+                _bind_array(binding.bind_output, name, made)
+        return _Bound(binding, own, output, total)
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:

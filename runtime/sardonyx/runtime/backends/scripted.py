@@ -9,37 +9,44 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sardonyx.runtime.backends.base import Batch, CacheView, Float32
+from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.manifest import FORMAT, Manifest, Source, State, Tokens
 
 Script = Callable[[Sequence[int]], Sequence[float]]
-"""From all tokens of a sequence, the last one included, to the logits of what follows."""
+"""From all tokens of a sequence, the last one included, to the logits of what follows, or a hidden state."""
 
 
 class ScriptedProgram:
-    """Stores token ids as the only state, shape `[rows, 1, capacity, 1]`, and asks `script` for logits."""
+    """Stores token ids as the only state, shape `[rows, 1, capacity, 1]`. Logits are what `script` makes of
+    them, hidden states what `hidden` does.
+    """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, hidden: Script = lambda tokens: ()) -> None:
         self.run_s = 0.0
         self.batches: list[Batch] = []
-        self._script = script
-        self._logits = np.empty((0, len(script([0]))), np.float32)
+        self._scripts = (script, hidden)
+        self._output = Output(*(np.empty((0, len(made([0]))), np.float32) for made in self._scripts))
 
-    def run(self, batch: Batch, cache: CacheView) -> Float32:
+    def run(self, batch: Batch, cache: CacheView) -> Output:
         assert batch.lengths.min() > 0
         self.batches.append(batch)
-        self._logits.fill(np.nan)
+        for array in self._output:
+            array.fill(np.nan)
         (memory,) = cache.tensors
         past = batch.lengths - batch.counts
         width = batch.ids.shape[1]
         for row, start in enumerate(past):
             memory[row, 0, start : start + width, 0] = batch.ids[row]
-        logits = []
+        texts = []
         for row, column in zip(*np.divmod(batch.logit_rows, width), strict=True):
-            seen = memory[row, 0, : past[row] + column + 1, 0]
-            logits.append(self._script([int(token) for token in seen]))
-        self._logits = np.array(logits, np.float32).reshape(-1, self._logits.shape[1])
-        return self._logits
+            texts.append([int(token) for token in memory[row, 0, : past[row] + column + 1, 0]])
+        self._output = Output(
+            *(
+                np.array([made(text) for text in texts], np.float32).reshape(len(texts), before.shape[1])
+                for made, before in zip(self._scripts, self._output, strict=True)
+            )
+        )
+        return self._output
 
 
 def scripted_manifest(vocab_size: int, context_length: int = 256, eos: Sequence[int] = ()) -> Manifest:

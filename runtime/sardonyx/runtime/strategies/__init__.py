@@ -7,7 +7,7 @@ tested by handing it logits.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sardonyx.runtime.backends.base import Float32
 
@@ -18,16 +18,27 @@ class Feed:
 
     `keep` says first which cached positions the rows begin with: for each row the parent row and a length.
     None: all rows as they are, or new ones if there are none. `wanted` is the number of last positions of
-    each row whose logits are handed back: 0 for none, all of a row that has fewer.
+    each row whose logits are handed back: 0 for none, all of a row that has fewer. With `hidden`, the hidden
+    states of these positions follow. `model` says which of the strategy's models is fed, each having rows of
+    its own: 0 is the one that was asked, the others are those it was submitted with.
     """
 
     tokens: Sequence[Sequence[int]]
     keep: Sequence[tuple[int, int]] | None = None
     wanted: int = 1
+    hidden: bool = False
+    model: int = 0
 
 
-Strategy = Generator[Feed, Sequence[Float32], None]
-"""Receives one array `[wanted, vocab]` for each row fed, to keep if it likes."""
+Result = TypeVar("Result", covariant=True)
+
+Decoding: TypeAlias = Generator[Feed, Sequence[Float32], Result]
+"""Receives one array `[wanted, vocab]` for each row fed, to keep if it likes; for `hidden` then one
+`[wanted, hidden_size]` for each row. What it returns is its result.
+"""
+
+Strategy: TypeAlias = Decoding[Any]
+"""A decoding whose result is not looked at."""
 
 
 class Answer(Protocol):
