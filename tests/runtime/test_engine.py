@@ -194,7 +194,6 @@ def test_any_schedule(schedule: list[tuple[Any, ...]], chunk: int) -> None:
                 cancelled.add(rest[0])
             desk.engine.cancel(task)
             assert task.done
-            assert task.rows == []
     desk.drain()
     for place, (task, kind, prompt, said) in enumerate(desk.tasks):
         expected = alone(kind, prompt)
@@ -300,7 +299,7 @@ def test_an_error_ends_its_own_task_alone(error: Exception, after: int) -> None:
     task = desk.engine.submit(broken(error, after))
     desk.submit("greedy", [3])
     desk.drain()
-    assert (task.done, task.error, task.rows) == (True, error, [])
+    assert (task.done, task.error) == (True, error)
     for _, kind, prompt, said in desk.tasks:
         assert said == alone(kind, prompt)
 
