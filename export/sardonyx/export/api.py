@@ -9,8 +9,9 @@ from sardonyx.export.build import Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
 from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
 from sardonyx.export.recipes import RECIPES, Recipe
+from sardonyx.export.reference import REFERENCE, reference_of, require_space
 from sardonyx.export.structure import structure
-from sardonyx.export.verify import REFERENCE, Scope, certify, reference_of, require_space, store
+from sardonyx.export.verify import Scope, certify, store
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.manifest import Manifest
 

@@ -158,15 +158,19 @@ class Check(msgspec.Struct, frozen=True):
 
 def checks(certificate: Certificate) -> list[Check]:
     """Every limit of a certificate beside what was measured."""
-    quality, limits = certificate.overall, certificate.limits
     return [
-        *at_most("mean KL", quality.kl_mean, limits.kl_mean),
-        *at_most("p99 KL", quality.kl_p99, limits.kl_p99),
-        *at_most("perplexity ratio", quality.perplexity_ratio, limits.perplexity_ratio),
-        *at_least("top-1 agreement", quality.top1, limits.top1),
+        *quality_checks(certificate.overall, certificate.limits),
         *invariant_checks(certificate.invariants),
         *structure_checks(certificate.structure),
     ]
+
+
+def quality_checks(quality: TextQuality, limits: Limits) -> Iterator[Check]:
+    """One for each figure that is limited."""
+    yield from at_most("mean KL", quality.kl_mean, limits.kl_mean)
+    yield from at_most("p99 KL", quality.kl_p99, limits.kl_p99)
+    yield from at_most("perplexity ratio", quality.perplexity_ratio, limits.perplexity_ratio)
+    yield from at_least("top-1 agreement", quality.top1, limits.top1)
 
 
 def invariant_checks(invariants: Iterable[Invariant]) -> Iterator[Check]:

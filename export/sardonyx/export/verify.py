@@ -4,17 +4,14 @@ The reference is this project's own float32 artifact of the same source, run by 
 what to measure and in which order; how is left to the modules that measure.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from sardonyx.export.build import Progress, build, described, unheard
+from sardonyx.export.build import Progress, unheard
 from sardonyx.export.certificate import (
     CERTIFICATE_FORMAT,
     Certificate,
@@ -24,15 +21,13 @@ from sardonyx.export.certificate import (
     encode,
     seal,
 )
-from sardonyx.export.checkpoint import Checkpoint, Float32
-from sardonyx.export.cost_graph import cost
+from sardonyx.export.checkpoint import Float32
 from sardonyx.export.divergence import Divergence, Window, compare, concatenated, summary
 from sardonyx.export.invariants import WAYS, invariants
 from sardonyx.export.machine import this_machine
-from sardonyx.export.recipes import RECIPES
 from sardonyx.export.structure import structure
 from sardonyx.export.texts import GREEDY_PROMPTS, Texts, own_texts, texts_of
-from sardonyx.runtime.errors import OutputError, RequestError, VerificationFailed
+from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.integrity import file_record, manifest_digest
 from sardonyx.runtime.llm import LLM
 from sardonyx.runtime.manifest import (
@@ -44,9 +39,6 @@ from sardonyx.runtime.manifest import (
 )
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies import Feed
-
-REFERENCE = "fp32"
-"""The recipe that all others are measured against."""
 
 GREEDY_TOKENS = 32
 
@@ -140,29 +132,6 @@ def store(folder: Path, certificate: Certificate) -> Manifest:
     manifest = msgspec.structs.replace(manifest, files=files)
     write_manifest(folder, manifest)
     return manifest
-
-
-@contextmanager
-def reference_of(
-    checkpoint: Checkpoint, place: Path | None, context: int, progress: Progress = unheard
-) -> Iterator[Path]:
-    """The reference artifact of a checkpoint for as long as the block runs: 4 bytes for each parameter, in
-    `place` or else where the system keeps temporary files.
-    """
-    with tempfile.TemporaryDirectory(prefix="reference-", dir=place) as folder:
-        build(Path(folder), checkpoint, RECIPES[REFERENCE], context, progress)
-        yield Path(folder)
-
-
-def require_space(place: Path, checkpoint: Checkpoint, copies: int) -> None:
-    """Raises OutputError when there is no room for so many float32 copies of a model."""
-    needed = copies * 4 * cost(described(checkpoint)).parameters
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise OutputError(
-            f"{place}: {free / 1e9:.1f} GB are free, and measuring takes up to {needed / 1e9:.1f} GB while "
-            "it lasts (the float32 reference beside the artifact); make room, or export with --no-verify"
-        )
 
 
 def _require_same_tokens(candidate: Manifest, reference: Manifest) -> None:

@@ -43,12 +43,13 @@ def command(
     parameter while it lasts.
     """
     from sardonyx.runtime.cli.extras import extra
-    from sardonyx.runtime.cli.quality import quality_line, stored_certificate
+    from sardonyx.runtime.cli.quality import quality_line
     from sardonyx.runtime.cli.terminal import say, size_text
     from sardonyx.runtime.library import stored_bytes
 
     with extra("export"):
         from sardonyx.export.api import Options
+        from sardonyx.export.check import stored_certificate
 
     library = Library.of_user()
     path = library.source(source)

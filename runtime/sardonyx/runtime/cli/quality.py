@@ -1,22 +1,12 @@
 """How certificates are shown: a line, a table of texts, a table of checks."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sardonyx.export.certificate import Certificate, Check, TextQuality
 
 Rows = list[tuple[str, ...]]
-
-
-def stored_certificate(folder: Path) -> "Certificate | None":
-    """The certificate of an artifact, if it has one. Raises ArtifactError for one that is not sound."""
-    from sardonyx.export.certificate import read_certificate
-    from sardonyx.runtime.manifest import CERTIFICATE_NAME
-
-    path = folder / CERTIFICATE_NAME
-    return read_certificate(path) if path.is_file() else None
 
 
 def quality_line(certificate: "Certificate | None") -> str:
@@ -31,11 +21,27 @@ def quality_line(certificate: "Certificate | None") -> str:
     )
 
 
-def quality_rows(certificate: "Certificate") -> Rows:
-    """All figures, a row for each kind of text and one for all together."""
+def quality_rows(qualities: Mapping[str, "TextQuality"]) -> Rows:
+    """All figures, a row for each kind of text."""
     heading = ("TEXT", "TOKENS", "MEAN KL", "MEDIAN", "P99", "MAX", "TOP-1", "TOP-5")
-    kinds = [*certificate.texts.items(), ("all", certificate.overall)]
-    return [(*heading, "PERPLEXITY", "REFERENCE", "RATIO"), *(_quality_row(*kind) for kind in kinds)]
+    rows = (_quality_row(kind, quality) for kind, quality in qualities.items())
+    return [(*heading, "PERPLEXITY", "REFERENCE", "RATIO"), *rows]
+
+
+def certificate_text(certificate: "Certificate") -> str:
+    """A certificate's figures for people."""
+    from sardonyx.runtime.cli.terminal import table_text
+
+    machine = certificate.machine
+    where = f"{machine.processor}, {machine.threads} threads, onnxruntime {machine.onnxruntime}"
+    return "\n\n".join(
+        [
+            table_text(quality_rows({**certificate.texts, "all": certificate.overall})),
+            f"Reference: {certificate.reference}\nTexts: {certificate.convention}\nMeasured on: {where}",
+            table_text(feeding_rows(certificate)),
+            greedy_line(certificate),
+        ]
+    )
 
 
 def _quality_row(kind: str, quality: "TextQuality") -> tuple[str, ...]:
