@@ -18,7 +18,6 @@ from hypothesis.stateful import (
 
 from sardonyx.runtime import cache
 from sardonyx.runtime.cache import Arena, Row
-from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import State
 
 FIRST, LIMIT = 4, 37
@@ -236,8 +235,3 @@ def test_a_second_release_is_noticed() -> None:
     arena.release(row)
     with pytest.raises(AssertionError, match="released before"):
         arena.release(row)
-
-
-def test_other_kinds_of_states_are_refused() -> None:
-    with pytest.raises(ArtifactError, match="kind recurrent are not known"):
-        Arena([State("a", "b", "recurrent", [2, 3], "float32")], LIMIT)

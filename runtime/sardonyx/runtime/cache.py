@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import CacheView
-from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import State
 
 FIRST_CAPACITY = 256
@@ -30,16 +29,13 @@ class Row:
 
 
 class Arena:
-    """All cached states. `limit` is the most positions a row may have.
+    """All cached states, of kind `kv`. `limit` is the most positions a row may have.
 
     Memory follows need: rows and positions double when they run out, and halve when three quarters of them
     lie idle as a row leaves. So a process that lives long does not keep for ever what one busy hour took.
     """
 
     def __init__(self, states: Sequence[State], limit: int) -> None:
-        """Raises ArtifactError for states of a kind that cannot be held here."""
-        if unknown := {state.kind for state in states} - {"kv"}:
-            raise ArtifactError(f"states of kind {', '.join(sorted(unknown))} are not known to this runtime")
         self._states = states
         self._limit = limit
         self._rows: list[Row] = []

@@ -15,7 +15,20 @@ from typing import Any
 import msgspec
 
 from sardonyx.runtime.errors import ArtifactError
-from sardonyx.runtime.manifest import CERTIFICATE_NAME, MANIFEST_NAME, FileRecord, Manifest
+from sardonyx.runtime.manifest import (
+    CERTIFICATE_NAME,
+    CHAT_TEMPLATE_NAME,
+    MANIFEST_NAME,
+    MODEL_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    FileRecord,
+    Manifest,
+)
+
+
+PARTS = (MODEL_NAME, WEIGHTS_NAME, TOKENIZER_NAME, CHAT_TEMPLATE_NAME)
+"""Files that are read when an artifact is loaded."""
 
 
 def file_record(path: Path) -> FileRecord:
@@ -44,7 +57,12 @@ def checking(folder: Path, manifest: Manifest) -> Iterator[None]:
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raises ArtifactError when a file is missing or of another size than it was written with."""
+    """Raises ArtifactError when a file is missing or of another size than it was written with, or was not
+    written with the others.
+    """
+    for name in PARTS:
+        if name not in manifest.files and (folder / name).exists():
+            raise ArtifactError(f"{folder / name}: not part of this artifact as it was written; remove it")
     for name, record in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -57,7 +75,11 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 def check_hashes(folder: Path, manifest: Manifest) -> None:
     """Raises ArtifactError when a file's content is not what was written."""
     for name, record in manifest.files.items():
-        if file_record(folder / name) != record:
+        try:
+            found = file_record(folder / name)
+        except OSError as error:
+            raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror})") from None
+        if found != record:
             raise ArtifactError(f"{folder / name}: altered since it was written; export the model again")
 
 

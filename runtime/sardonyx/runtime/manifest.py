@@ -6,7 +6,7 @@ works.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,6 +23,10 @@ CHAT_TEMPLATE_NAME = "chat_template.jinja"
 CERTIFICATE_NAME = "certificate.json"
 
 StateKind = Literal["kv", "window", "recurrent"]
+DType = Literal["float32", "float16", "int8", "uint8"]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{1,2}$)[^/\\:\x00-\x1f]+\Z")]
+"""The name of a file in the folder itself, never a path to somewhere else."""
 
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +39,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: str
     output: str
     kind: StateKind
-    shape: list[int]
-    dtype: str
+    shape: Annotated[list[Positive], msgspec.Meta(min_length=2)]
+    dtype: DType
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,14 +73,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     architecture: str
     parameters: int
-    vocab_size: int
-    context_length: int
+    vocab_size: Positive
+    context_length: Positive
     recipe: str
     target: str
-    states: list[State]
+    states: Annotated[list[State], msgspec.Meta(min_length=1)]
     tokens: Tokens
     source: Source
-    files: dict[str, FileRecord]
+    files: dict[FileName, FileRecord]
     minimum_onnxruntime: str
     exporter: str
     generation: dict[str, Any] = {}
@@ -97,9 +101,11 @@ def read_manifest(folder: Path) -> Manifest:
     fault.
     """
     path = folder / MANIFEST_NAME
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder; `sardonyx list` shows the artifacts that are here")
     try:
+        if not folder.is_dir():
+            raise ArtifactError(
+                f"{folder}: no such folder; `sardonyx list` shows the artifacts that are here"
+            )
         data = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(
@@ -113,9 +119,16 @@ def read_manifest(folder: Path) -> Manifest:
             raise ArtifactError(
                 f"{path}: format {version}, this runtime reads format {FORMAT}; export the model again"
             )
-        return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None
+    for state in manifest.states:
+        if state.kind != "kv":
+            raise ArtifactError(
+                f"{path}: {state.input} is a state of kind {state.kind}, which this runtime cannot hold; "
+                "update sardonyx"
+            )
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
