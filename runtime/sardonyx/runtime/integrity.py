@@ -115,5 +115,5 @@ def digest(document: Mapping[str, Any], but: str | None = None) -> str:
 def _document(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None

@@ -120,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: format {version}, this runtime reads format {FORMAT}; export the model again"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None
     for state in manifest.states:
         if state.kind != "kv":
