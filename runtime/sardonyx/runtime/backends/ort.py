@@ -20,10 +20,22 @@ from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.errors import ArtifactError
-from sardonyx.runtime.manifest import MODEL_NAME, Manifest
+from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest
 
 BINDINGS = 16
 """Bindings kept for reuse: a decode shape each, so this covers batches that grow and shrink."""
+
+KEPT_BYTES = 32 << 20
+"""Bindings with more output than this are not kept: a text that is scored, not a decode step."""
+
+TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +53,13 @@ class OrtProgram:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int, *, mapped: bool = False) -> None:
         """`mapped` leaves weights where they lie in the file. Raises ArtifactError when onnxruntime refuses
-        the graph.
+        the graph, or when it is not the one that the manifest speaks of.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # shapes change from pass to pass
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong comes as an exception, and need not be said twice
         if mapped:
             options.add_session_config_entry("session.disable_prepacking", "1")
         try:
@@ -59,6 +71,7 @@ class OrtProgram:
                 f"{folder / MODEL_NAME}: onnxruntime {ort.__version__} cannot load it "
                 f"(it needs {manifest.minimum_onnxruntime} or newer): {_first_line(error)}"
             ) from error
+        _check_graph(self._session, manifest, folder)
         self.run_s = 0.0
         self._states = manifest.states
         self._widths = {"logits": manifest.vocab_size, "hidden": manifest.hidden_size}
@@ -67,9 +80,11 @@ class OrtProgram:
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         bound = self._bound_to(batch, cache)
-        for name in ("ids", "counts", "lengths", "logit_rows"):
-            getattr(bound.batch, name)[...] = getattr(batch, name)
-        bound.batch.lengths[...] -= 1  # the kernel counts from zero
+        own = bound.batch
+        own.ids[...] = batch.ids
+        own.counts[...] = batch.counts
+        np.subtract(batch.lengths, 1, out=own.lengths)  # the kernel counts from zero
+        own.logit_rows[...] = batch.logit_rows
         bound.total[...] = batch.lengths.max()
         started = perf_counter()
         self._session.run_with_iobinding(bound.binding)
@@ -81,12 +96,15 @@ class OrtProgram:
             self._bound.clear()
             self._memory = cache.memory
         key = (*cache.rows, batch.ids.shape[1], len(batch.logit_rows))
-        if key not in self._bound:
-            self._bound[key] = self._bind(batch, cache)
+        if (bound := self._bound.get(key)) is not None:
+            self._bound.move_to_end(key)
+            return bound
+        bound = self._bind(batch, cache)
+        if sum(array.nbytes for array in bound.output) <= KEPT_BYTES:
+            self._bound[key] = bound
             if len(self._bound) > BINDINGS:
                 self._bound.popitem(last=False)
-        self._bound.move_to_end(key)
-        return self._bound[key]
+        return bound
 
     def _bind(self, batch: Batch, cache: CacheView) -> _Bound:
         binding = self._session.io_binding()
@@ -113,6 +131,32 @@ class OrtProgram:
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
     bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+
+def _check_graph(session: ort.InferenceSession, manifest: Manifest, folder: Path) -> None:
+    """Raises ArtifactError when a graph has not the inputs and outputs that its manifest says."""
+    expected: dict[str, tuple[str, list[int]]] = {
+        "input_ids": ("int64", []),
+        "query_seqlens": ("int32", []),
+        "seqlens_k": ("int32", []),
+        "logit_rows": ("int64", []),
+        "total_sequence_length": ("int32", []),
+        "logits": ("float32", [manifest.vocab_size]),
+    }
+    if manifest.hidden_size:
+        expected["hidden"] = ("float32", [manifest.hidden_size])
+    for state in manifest.states:
+        expected[state.input] = expected[state.output] = (state.dtype, state.shape)
+    found = {
+        value.name: (value.type, [size for size in value.shape if isinstance(size, int)])
+        for value in (*session.get_inputs(), *session.get_outputs())
+    }
+    for name in sorted(expected.keys() | found.keys()):
+        dtype, shape = expected.get(name, ("", []))
+        if found.get(name) != (TYPES.get(dtype), shape):
+            raise ArtifactError(
+                f"{folder / MODEL_NAME}: its {name} is not what {MANIFEST_NAME} says; export the model again"
+            )
 
 
 def _first_line(error: Exception) -> str:
