@@ -108,10 +108,15 @@ class OrtProgram:
 
     def _bind(self, batch: Batch, cache: CacheView) -> _Bound:
         binding = self._session.io_binding()
-        own = Batch(*(np.empty_like(a) for a in (batch.ids, batch.counts, batch.lengths, batch.logit_rows)))
+        own = Batch(
+            np.empty_like(batch.ids),
+            np.empty_like(batch.counts),
+            np.empty_like(batch.lengths),
+            np.empty_like(batch.logit_rows),
+        )
         total = np.zeros((), np.int32)
         output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "input_ids": own.ids,
             "query_seqlens": own.counts,
             "seqlens_k": own.lengths,
