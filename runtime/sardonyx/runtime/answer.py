@@ -1,6 +1,7 @@
 """One answer in the making: tokens in, readable text out, and the decision when it ends. Knows no model."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -87,6 +88,24 @@ class TextAnswer:
         self._stops = StopStrings(params.stop)
         self._watch = watch
         self._shown = 0
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be added. They all have room in the context."""
+        return self._limit - (len(self.sequence) - self._prompt_tokens)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end it."""
+        return self._stop_ids
+
+    def fork(self) -> "TextAnswer":
+        """Another answer that has come as far as this one. Both count the time of the same request."""
+        twin = copy(self)
+        twin.sequence = self.sequence.copy()
+        twin._detokenizer = self._detokenizer.fork()
+        twin._stops = copy(self._stops)
+        return twin
 
     def add(self, token: int) -> bool:
         """Append a token. False when the answer ends with it."""

@@ -9,6 +9,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +105,10 @@ class Detokenizer:
         self._token_of = token_of
         self._skipped = skipped
         self._stream = stream
+
+    def fork(self) -> "Detokenizer":
+        """Another that has come as far as this one."""
+        return Detokenizer(self._token_of, self._skipped, deepcopy(self._stream))
 
     def push(self, token_id: int) -> str:
         """Take the next id; return the text that it completes, often its own, sometimes none."""

@@ -1,0 +1,53 @@
+"""Contrastive decoding: what a large model finds likelier than a small one does.
+
+Li 2022 (arXiv 2210.15097).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sardonyx.runtime.backends.base import Float32
+from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+
+AMATEUR = 1
+
+
+class ContrastiveDecoding(Algorithm, frozen=True, kw_only=True):
+    """Logits are log p - log p_amateur, of the tokens at least `plausibility` times as likely to the model
+    asked, the expert, as its likeliest. `amateur` is a language model (an `LLM`) with the same tokens.
+    """
+
+    amateur: Any
+    plausibility: float = 0.1
+
+    def check(self) -> None:
+        self.require("plausibility", 0 < self.plausibility <= 1, "above 0 and at most 1")
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        return (self.amateur,)
+
+    def start(self, request: Request) -> Decoding[None]:
+        answer = request.only_answer("contrastive decoding")
+        return contrastive_decoding(answer, request.pick(0), self.plausibility)
+
+
+def contrastive_decoding(answer: Answer, pick: Pick, plausibility: float) -> Decoding[None]:
+    """Decode until the answer is complete, with two models in step."""
+    tokens = answer.sequence
+    while True:
+        (expert,) = yield Feed([tokens])
+        (amateur,) = yield Feed([tokens], model=AMATEUR)
+        token = pick(answer.sequence, contrast(expert[-1], amateur[-1], plausibility), len(answer.sequence))
+        if not answer.add(token):
+            return
+        tokens = [token]
+
+
+def contrast(expert: Float32, amateur: Float32, plausibility: float) -> Float32:
+    """Logits of the difference, up to a constant; minus infinity for what is not plausible."""
+    plausible = expert >= expert.max() + math.log(plausibility)
+    return np.where(plausible, expert - amateur, np.float32(-np.inf))
