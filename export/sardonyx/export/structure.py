@@ -20,7 +20,7 @@ QUANTIZED = (BLOCKED, "MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeM
 
 CLASSES = {
     "embedding": ("*embed_tokens*",),
-    "head": ("lm_head*",),
+    "head": ("*lm_head*",),
     "norms": ("*norm.weight",),
     "rotary": ("rotary*", "*cos_cache*", "*sin_cache*"),
     "attention": ("*attn.*", "*attention.*"),
@@ -106,7 +106,7 @@ def _multiplied(node: ir.Node) -> Iterator[str]:
     tensor = _input(node, 1)
     name = (tensor.name if tensor is not None else None) or ""
     parent, dot, stems = name.partition(".weight")[0].rpartition(".")
-    return (f"{parent}{dot}{stem}" for stem in stems.split("+"))
+    return (f"{parent}{dot}{stem}".lstrip(".") for stem in stems.split("+"))
 
 
 def _head(graph: ir.Graph) -> str:
