@@ -10,8 +10,8 @@ from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.weights import Matrix
 
-COLUMN_ELEMENTS = 1 << 26
-"""Elements that are transposed at a time (256 MiB): a vocabulary's head is read several times over."""
+COLUMN_ELEMENTS = 1 << 25
+"""Elements that are transposed at a time (128 MiB): a vocabulary's head is read several times over."""
 
 
 @dataclass(frozen=True)
