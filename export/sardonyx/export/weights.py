@@ -9,8 +9,8 @@ from sardonyx.export.checkpoint import Checkpoint, Float32, LazyTensor
 from sardonyx.models.graph import Weight
 from sardonyx.runtime.errors import SourceError
 
-CHUNK_ELEMENTS = 1 << 22
-"""Elements that are read, quantized and written at a time (16 MiB as float32)."""
+CHUNK_ELEMENTS = 1 << 18
+"""Elements read, quantized and written at a time: 1 MiB as float32, which stays in a core's cache."""
 
 LISTED = 12
 """Tensor names that an error spells out before it counts the rest."""
