@@ -27,6 +27,9 @@ class CostGraph:
     def embed(self, table: Weight) -> None:
         self._want(table)
 
+    def embed_positions(self, table: Weight) -> None:
+        self._want(table)
+
     def linear(self, x: None, *layers: Linear) -> tuple[None, ...]:
         for layer in layers:
             self._want(layer.weight)
@@ -39,20 +42,31 @@ class CostGraph:
 
     def mul(self, a: None, b: None) -> None: ...
 
+    def scale(self, x: None, factor: float) -> None: ...
+
     def activate(self, x: None, function: Activation) -> None: ...
 
-    def rms_norm(self, x: None, weight: Weight, epsilon: float) -> None:
+    def rms_norm(self, x: None, weight: Weight, epsilon: float, groups: int = 1) -> None:
         self._want(weight)
 
-    def attend(self, qkv: tuple[None, None, None], spec: AttentionSpec, at: str) -> None:
+    def layer_norm(
+        self, x: None, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
+    ) -> None:
+        self._want(weight)
+        if bias:
+            self._want(bias)
+
+    def attend(
+        self, qkv: tuple[None, None, None], spec: AttentionSpec, at: str, sinks: Weight | None = None
+    ) -> None:
+        if sinks:
+            self._want(sinks)
         for part in ("key", "value"):
             self.states.append(StateSpec(f"{at}.{part}", "kv", (spec.kv_heads, spec.head_width)))
 
     def select(self, x: None) -> None: ...
 
-    def head(self, x: None, weight: Weight) -> None:
-        self._want(weight)
-        self.multiply_adds += prod(weight.shape)
+    def output(self, logits: None) -> None: ...
 
     def _want(self, weight: Weight) -> None:
         self.weights[weight.name] = weight

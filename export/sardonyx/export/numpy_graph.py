@@ -20,6 +20,7 @@ Fetch = Callable[[Weight], Float32]
 ACTIVATIONS: dict[Activation, Callable[[Float64], Float64]] = {
     "silu": lambda x: x / (1 + np.exp(-x)),
     "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
     "gelu": lambda x: x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
 }
@@ -46,6 +47,9 @@ class NumpyGraph:
     def embed(self, table: Weight) -> Float64:
         return self._weight(table)[self._ids]
 
+    def embed_positions(self, table: Weight) -> Float64:
+        return self._weight(table)[self._past : self._past + len(self._ids)]
+
     def linear(self, x: Float64, *layers: Linear) -> tuple[Float64, ...]:
         return tuple(
             x @ self._weight(layer.weight).T + (self._weight(layer.bias) if layer.bias else 0)
@@ -58,17 +62,37 @@ class NumpyGraph:
     def mul(self, a: Float64, b: Float64) -> Float64:
         return a * b
 
+    def scale(self, x: Float64, factor: float) -> Float64:
+        return x * factor
+
     def activate(self, x: Float64, function: Activation) -> Float64:
         return ACTIVATIONS[function](x)
 
-    def rms_norm(self, x: Float64, weight: Weight, epsilon: float) -> Float64:
-        normed: Float64 = x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * self._weight(weight)
-        return normed
+    def rms_norm(self, x: Float64, weight: Weight, epsilon: float, groups: int = 1) -> Float64:
+        parts = x.reshape(len(x), groups, -1)
+        normed: Float64 = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + epsilon) * self._weight(weight)
+        return normed.reshape(x.shape)
 
-    def attend(self, qkv: tuple[Float64, Float64, Float64], spec: AttentionSpec, at: str) -> Float64:
+    def layer_norm(
+        self, x: Float64, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
+    ) -> Float64:
+        parts = x.reshape(len(x), groups, -1)
+        centred = parts - parts.mean(-1, keepdims=True)
+        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * self._weight(weight)
+        shifted: Float64 = normed + (self._weight(bias) if bias else 0)
+        return shifted.reshape(x.shape)
+
+    def attend(
+        self,
+        qkv: tuple[Float64, Float64, Float64],
+        spec: AttentionSpec,
+        at: str,
+        sinks: Weight | None = None,
+    ) -> Float64:
         query, key, value = (x.reshape(len(x), -1, spec.head_width) for x in qkv)  # [tokens, heads, width]
         if spec.rotation:
-            query, key = self._rotated(query, spec.rotation), self._rotated(key, spec.rotation)
+            rotation = spec.rotation.at(self._decoder.context)
+            query, key = self._rotated(query, rotation), self._rotated(key, rotation)
         key, value = (
             self._cached(f"{at}.key", key),
             self._cached(f"{at}.value", value),
@@ -83,16 +107,18 @@ class NumpyGraph:
         )  # positions looked back
         seen = (back >= 0) & (back < (spec.window or len(key)))
         scores = np.where(seen, scores, -np.inf)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
+        sink = self._weight(sinks)[:, None, None] if sinks else np.full((1, 1, 1), -np.inf)
+        largest = np.maximum(scores.max(-1, keepdims=True), sink)
+        weights = np.exp(scores - largest)
+        weights /= weights.sum(-1, keepdims=True) + np.exp(sink - largest)
         mixed: Float64 = np.einsum("hqk,khw->qhw", weights, value).reshape(len(query), -1)
         return mixed
 
     def select(self, x: Float64) -> Float64:
         return x
 
-    def head(self, x: Float64, weight: Weight) -> None:
-        self._logits = x @ self._weight(weight).T
+    def output(self, logits: Float64) -> None:
+        self._logits = logits
 
     def _weight(self, weight: Weight) -> Float64:
         return self._fetch(weight).astype(np.float64)

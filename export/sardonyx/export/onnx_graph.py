@@ -12,8 +12,10 @@ from itertools import groupby
 import numpy as np
 import onnx_ir as ir
 
+from sardonyx.export import norms
 from sardonyx.export.checkpoint import Checkpoint, Float32
-from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.export.onnx_builder import OnnxBuilder
+from sardonyx.export.positions import positions
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
@@ -60,12 +62,17 @@ class OnnxGraph:
         self.builder = OnnxBuilder(weights, plan.context)
         self.quantizer_of: dict[str, str] = {}
         self._plan = plan
-        self._hidden = 0
+        self._vocab, self._hidden = 0, 0
 
     def embed(self, table: Weight) -> Value:
-        self._hidden = table.shape[1]
+        self._vocab, self._hidden = table.shape
         ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
         return self._quantizer(table).embed(self.builder, ids, self._matrix(table))
+
+    def embed_positions(self, table: Weight) -> Value:
+        ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
+        places = positions(self.builder, ids, table.shape[0])
+        return self.builder.op("Gather", self._stored(table), places, axis=0)
 
     def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
         results: list[Value] = []
@@ -85,28 +92,26 @@ class OnnxGraph:
     def mul(self, a: Value, b: Value) -> Value:
         return self.builder.op("Mul", self._value(a), self._value(b))
 
+    def scale(self, x: Value, factor: float) -> Value:
+        return self.builder.op("Mul", self._value(x), self.builder.constant(np.array(factor, np.float32)))
+
     def activate(self, x: Value, function: Activation) -> Value:
         return self._plan.target.activations[function](self.builder, self._value(x))
 
-    def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
-        gamma = self._vector(weight)
-        if isinstance(x, Sum) and not self.builder.made(x):
-            normed, _, _, total = self.builder.ops(
-                "SkipSimplifiedLayerNormalization",
-                x.a,
-                x.b,
-                gamma,
-                count=4,
-                domain=MICROSOFT,
-                epsilon=epsilon,
-            )
-            self.builder.once(x, lambda: total)
-            return normed
-        value = self._value(x)
-        return self.builder.op("RMSNormalization", value, gamma, axis=-1, epsilon=epsilon)
+    def rms_norm(self, x: Value, weight: Weight, epsilon: float, groups: int = 1) -> Value:
+        return self._normed(x, weight, norms.RMS(self._stored(weight), epsilon, groups))
 
-    def attend(self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str) -> Value:
-        return self._plan.target.attend(self.builder, self._packed(qkv), spec)
+    def layer_norm(
+        self, x: Value, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
+    ) -> Value:
+        beta = self._stored(bias) if bias else None
+        return self._normed(x, weight, norms.Layer(self._stored(weight), beta, epsilon, groups))
+
+    def attend(
+        self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str, sinks: Weight | None = None
+    ) -> Value:
+        head_sink = self._stored(sinks) if sinks else None
+        return self._plan.target.attend(self.builder, self._packed(qkv), spec, head_sink)
 
     def select(self, x: Value) -> Value:
         rows = self.builder.input("logit_rows", ir.DataType.INT64, ["wanted"])
@@ -114,9 +119,8 @@ class OnnxGraph:
         flat = self.builder.op("Reshape", self._value(x), shape)
         return self.builder.op("Gather", flat, rows, axis=0)
 
-    def head(self, x: Value, weight: Weight) -> None:
-        logits = self._quantizer(weight).linear(self.builder, self._value(x), self._matrix(weight), None)
-        self.builder.output(logits, "logits", ir.DataType.FLOAT, ["wanted", weight.shape[0]])
+    def output(self, logits: Value) -> None:
+        self.builder.output(self._value(logits), "logits", ir.DataType.FLOAT, ["wanted", self._vocab])
 
     def _value(self, x: Value) -> ir.Value:
         """The value as a tensor of the graph, whatever it takes to have it."""
@@ -127,6 +131,16 @@ class OnnxGraph:
         parts = self.builder.once((x.packed, "split"), lambda: self._split(x))
         return parts[x.index]
 
+    def _normed(self, x: Value, weight: Weight, norm: norms.Norm) -> ir.Value:
+        return self.builder.once((x, weight), lambda: self._norm(x, norm))  # parallel branches share one
+
+    def _norm(self, x: Value, norm: norms.Norm) -> ir.Value:
+        if isinstance(x, Sum) and norm.groups == 1 and not self.builder.made(x):
+            normed, total = norm.of_sum(self.builder, x.a, x.b)
+            self.builder.once(x, lambda: total)
+            return normed
+        return norm.of(self.builder, self._value(x))
+
     def _packed(self, parts: Sequence[Value]) -> Sequence[ir.Value | None]:
         """The parts as one packed value followed by nothing, if that is how they lie; else each by itself."""
         first = parts[0]
@@ -134,8 +148,12 @@ class OnnxGraph:
             return [first.packed] + [None] * (len(parts) - 1)
         return [self._value(part) for part in parts]
 
+    def _stored(self, weight: Weight) -> ir.Value:
+        """Norm weights, sinks and positions as they are: no quantizer touches them."""
+        return self.builder.stored(weight.name, ir.DataType.FLOAT, weight.shape, lambda: [self._rows(weight)])
+
     def _vector(self, *parts: Weight | int) -> ir.Value:
-        """Norm weights and biases as they are, one after another; a number stands for so many zeros."""
+        """Biases as they are, one after another; a number stands for so many zeros."""
         name = "+".join(part.name if isinstance(part, Weight) else f"{part} zeros" for part in parts)
         size = sum(part.shape[0] if isinstance(part, Weight) else part for part in parts)
         return self.builder.stored(name, ir.DataType.FLOAT, [size], lambda: map(self._rows, parts))

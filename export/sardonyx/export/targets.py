@@ -15,7 +15,7 @@ class Target:
     """An execution provider's dialect."""
 
     name: str
-    attend: Callable[[OnnxBuilder, Sequence[ir.Value | None], AttentionSpec], ir.Value]
+    attend: Callable[[OnnxBuilder, Sequence[ir.Value | None], AttentionSpec, ir.Value | None], ir.Value]
     activations: Mapping[Activation, Callable[[OnnxBuilder, ir.Value], ir.Value]]
     minimum_onnxruntime: str
 
@@ -29,6 +29,7 @@ CPU = Target(
     attend=gqa.attend,
     activations={
         "silu": _silu,
+        "tanh": lambda g, x: g.op("Tanh", x),
         "relu": lambda g, x: g.op("Relu", x),
         "gelu": lambda g, x: g.op("Gelu", x, approximate="none"),
         "gelu_tanh": lambda g, x: g.op("Gelu", x, approximate="tanh"),

@@ -1,7 +1,9 @@
 """Reading a Hugging Face config strictly: every error names the field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+Config = Mapping[str, Any]
 
 
 class ConfigError(ValueError):
@@ -11,7 +13,7 @@ class ConfigError(ValueError):
 _REQUIRED: Any = object()
 
 
-def integer(config: Mapping[str, Any], field: str, default: Any = _REQUIRED) -> int:
+def integer(config: Config, field: str, default: Any = _REQUIRED) -> int:
     """A positive whole number. A field that is absent or null takes the default."""
     value = _field(config, field, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -19,15 +21,23 @@ def integer(config: Mapping[str, Any], field: str, default: Any = _REQUIRED) -> 
     return value
 
 
-def number(config: Mapping[str, Any], field: str, default: Any = _REQUIRED) -> float:
+def number(config: Config, field: str, default: Any = _REQUIRED) -> float:
     """A positive number."""
     value = _field(config, field, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigError(f"{field} is {value!r}, expected a positive number")
     return float(value)
 
 
-def flag(config: Mapping[str, Any], field: str, default: Any = _REQUIRED) -> bool:
+def numbers(config: Config, field: str, count: int) -> tuple[float, ...]:
+    """So many positive numbers."""
+    values = _field(config, field, _REQUIRED)
+    if not isinstance(values, Sequence) or len(values) != count:
+        raise ConfigError(f"{field} is {values!r:.60}, expected {count} positive numbers")
+    return tuple(number({field: value}, field) for value in values)
+
+
+def flag(config: Config, field: str, default: Any = _REQUIRED) -> bool:
     """True or false."""
     value = _field(config, field, default)
     if not isinstance(value, bool):
@@ -35,7 +45,32 @@ def flag(config: Mapping[str, Any], field: str, default: Any = _REQUIRED) -> boo
     return value
 
 
-def _field(config: Mapping[str, Any], field: str, default: Any) -> Any:
+def layer_types(config: Config, layers: int, default: Sequence[str]) -> Sequence[str]:
+    """What kind each layer is of: one of the default's kinds, or full or sliding attention."""
+    kinds = _field(config, "layer_types", default)
+    known = {"full_attention", "sliding_attention", *default}
+    if not isinstance(kinds, Sequence) or len(kinds) != layers:
+        raise ConfigError(f"layer_types is {kinds!r:.60}, expected a kind for each of {layers} layers")
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise ConfigError(f"layer_types names {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    return kinds
+
+
+def require(config: Config, *fields: str) -> None:
+    """Refuse a config without these fields, whose defaults are one released model's and nobody else's."""
+    for field in fields:
+        _field(config, field, _REQUIRED)
+
+
+def only(config: Config, field: str, *supported: Any) -> None:
+    """Refuse a field that asks for what is not supported here. Absent or null asks for nothing."""
+    value = config.get(field)
+    if value is not None and value not in supported:
+        expected = " or ".join(repr(value) for value in supported) or "no such field"
+        raise ConfigError(f"{field} is {value!r}; supported: {expected}")
+
+
+def _field(config: Config, field: str, default: Any) -> Any:
     value = config.get(field)
     if value is not None:
         return value

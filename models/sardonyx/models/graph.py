@@ -8,12 +8,10 @@ happens behind them, in one place per target.
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from sardonyx.models.config import ConfigError
-
 Value = TypeVar("Value")
 """A tensor in flight: whatever the interpreter makes of it. Its last axis is the feature axis."""
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,28 @@ class Rotation:
     frequencies: tuple[float, ...]
     magnitude: float = 1.0
 
+    def at(self, context: int) -> "Rotation":
+        """The rotation to use where a sequence may have `context` positions: always this one."""
+        return self
+
+
+@dataclass(frozen=True)
+class LongRotation:
+    """One rotation for contexts of up to `limit` positions, another for longer ones (LongRoPE, arXiv
+    2402.13753).
+
+    Cached keys have been turned already, so all positions of a sequence must be turned alike: what decides is
+    the context that was made room for, not how long a text happens to become.
+    """
+
+    limit: int
+    short: Rotation
+    long: Rotation
+
+    def at(self, context: int) -> Rotation:
+        """The rotation to use where a sequence may have `context` positions."""
+        return self.short if context <= self.limit else self.long
+
 
 @dataclass(frozen=True)
 class AttentionSpec:
@@ -61,16 +81,10 @@ class AttentionSpec:
     kv_heads: int
     head_width: int
     scale: float
-    rotation: Rotation | None = None
+    rotation: Rotation | LongRotation | None = None
     window: int | None = None
     """Only the last `window` positions are seen, the query's own among them. None sees all."""
     softcap: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ConfigError(
-                f"num_attention_heads is {self.heads}, not a multiple of num_key_value_heads, {self.kv_heads}"
-            )
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,9 @@ class Graph(Protocol[Value]):
     def embed(self, table: Weight) -> Value:
         """The rows of `table` for the input ids."""
 
+    def embed_positions(self, table: Weight) -> Value:
+        """The rows of `table` for the positions of the input ids, counted from the start of each sequence."""
+
     def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
         """Several linear layers that read the same x: one call, so that a target may pack them."""
 
@@ -95,16 +112,35 @@ class Graph(Protocol[Value]):
 
     def mul(self, a: Value, b: Value) -> Value: ...
 
+    def scale(self, x: Value, factor: float) -> Value: ...
+
     def activate(self, x: Value, function: Activation) -> Value: ...
 
-    def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
-        """`x / sqrt(mean(x^2) + epsilon) * weight` over the last axis (arXiv 1910.07467)."""
+    def rms_norm(self, x: Value, weight: Weight, epsilon: float, groups: int = 1) -> Value:
+        """`x / sqrt(mean(x^2) + epsilon) * weight` over the last axis (arXiv 1910.07467).
 
-    def attend(self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str) -> Value:
-        """Attention over this step's and all cached positions of the row; `at` names the layer's states."""
+        Cut into `groups` equal parts, each is normed by itself; they share a weight of one part's size.
+        """
+
+    def layer_norm(
+        self, x: Value, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
+    ) -> Value:
+        """`(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`, last axis (arXiv 1607.06450).
+
+        Cut into `groups` equal parts, each is normed by itself; weight and bias are then `[groups, size]`.
+        """
+
+    def attend(
+        self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str, sinks: Weight | None = None
+    ) -> Value:
+        """Attention over this step's and all cached positions of the row; `at` names the layer's states.
+
+        `sinks`, one number for each head, takes part in the softmax like the score of one more position that
+        holds nothing (arXiv 2309.17453).
+        """
 
     def select(self, x: Value) -> Value:
         """Keep the positions whose logits are wanted: nothing after this pays for the others."""
 
-    def head(self, x: Value, weight: Weight) -> None:
-        """Project onto the vocabulary: the graph's output."""
+    def output(self, logits: Value) -> None:
+        """The graph's output, `[wanted, vocab]`."""

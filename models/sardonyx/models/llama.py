@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sardonyx.models.blocks import PreNorm
-from sardonyx.models.config import ConfigError, flag, integer, number
+from sardonyx.models.blocks import pre_norm
+from sardonyx.models.config import flag, integer, number
 from sardonyx.models.decoder import Decoder
-from sardonyx.models.graph import AttentionSpec
 from sardonyx.models.parts.attention import Attention
-from sardonyx.models.parts.mlp import GatedMLP
+from sardonyx.models.parts.mlp import GatedMLP, activation
 from sardonyx.models.parts.norm import RMSNorm
 from sardonyx.models.parts.rope import rotation
+from sardonyx.models.sizes import sizes
 
 EXAMPLE: Mapping[str, Any] = {
     "model_type": "llama",
@@ -30,32 +30,18 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def spec(config: Mapping[str, Any]) -> Decoder:
-    hidden, heads = integer(config, "hidden_size"), integer(config, "num_attention_heads")
-    width = integer(config, "head_dim", hidden // heads)
-    if config.get("hidden_act", "silu") != "silu":
-        raise ConfigError(f"hidden_act is {config['hidden_act']!r}, llama knows silu")
-    norm = RMSNorm(hidden, number(config, "rms_norm_eps", 1e-6))
+    size = sizes(config)
+    norm = RMSNorm(size.hidden, number(config, "rms_norm_eps", 1e-6))
     bias = flag(config, "attention_bias", False)
-    attention = AttentionSpec(
-        heads=heads,
-        kv_heads=integer(config, "num_key_value_heads", heads),
-        head_width=width,
-        scale=width**-0.5,
-        rotation=rotation(config, width),
-    )
-    block = PreNorm(
-        mixer_norm=norm,
-        mixer=Attention(hidden, attention, input_bias=bias, output_bias=bias),
-        ffn_norm=norm,
-        ffn=GatedMLP(
-            hidden, integer(config, "intermediate_size"), "silu", bias=flag(config, "mlp_bias", False)
+    attention = size.attention(rotation(config, size.head_width))
+    block = pre_norm(
+        norm,
+        Attention(size.hidden, attention, input_bias=bias, output_bias=bias),
+        GatedMLP(
+            size.hidden,
+            integer(config, "intermediate_size"),
+            activation(config),
+            bias=flag(config, "mlp_bias", False),
         ),
     )
-    return Decoder(
-        vocab=integer(config, "vocab_size"),
-        hidden=hidden,
-        context=integer(config, "max_position_embeddings"),
-        blocks=(block,) * integer(config, "num_hidden_layers"),
-        norm=norm,
-        tied=flag(config, "tie_word_embeddings", False),
-    )
+    return size.decoder((block,) * size.layers, norm, tied=flag(config, "tie_word_embeddings", False))

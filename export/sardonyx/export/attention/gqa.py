@@ -11,60 +11,77 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from sardonyx.export.attention.fit import Fit, fitted
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
-from sardonyx.models.config import ConfigError
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
-
-HEAD_WIDTH_MULTIPLE = {True: 16, False: 8}
-"""The CPU kernel refuses other head widths, with and without rotary embedding."""
 
 TABLE_POSITIONS = 1 << 14
 """Positions whose rotary angles are computed at a time: a context may have a million."""
 
 
-def attend(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) -> ir.Value:
+def attend(
+    g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, sinks: ir.Value | None
+) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
-    multiple = HEAD_WIDTH_MULTIPLE[spec.rotation is not None]
-    if spec.head_width % multiple:
-        raise ConfigError(
-            f"head_dim is {spec.head_width}; the attention kernel needs a multiple of {multiple}"
-        )
+    fit = fitted(spec.head_width, spec.rotation.at(g.context) if spec.rotation else None)
+    if fit.exact:
+        return _kernel(g, qkv, spec, fit, sinks)
+    query, key, value = _unpacked(g, qkv, spec)
+    fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value))
+    return fit.cut(g, _kernel(g, fitting, spec, fit, sinks))
+
+
+def _kernel(
+    g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, fit: Fit, sinks: ir.Value | None
+) -> ir.Value:
     layer = len(g.states) // 2
-    shape = (spec.kv_heads, spec.head_width)
+    shape = (spec.kv_heads, fit.kernel_width)
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), ir.DataType.FLOAT)
     lengths = (
         g.input("seqlens_k", ir.DataType.INT32, ["rows"]),
         g.input("total_sequence_length", ir.DataType.INT32, []),
     )
-    cos, sin = _tables(g, spec.rotation) if spec.rotation else (None, None)
-    unused = (
-        None,
-    ) * 7  # position_ids, attention_bias, head_sink, k_scale, v_scale, q_norm_weight, k_norm_weight
+    tables = _tables(g, fit.rotation) if fit.rotation else (None, None)
+    biases = (None, None)  # position_ids, attention_bias
+    scales = (None,) * 4  # k_scale, v_scale, q_norm_weight, k_norm_weight
     output, key_out, value_out = g.ops(
         "GroupQueryAttention",
         *qkv,
         key,
         value,
         *lengths,
-        cos,
-        sin,
-        *unused,
+        *tables,
+        *biases,
+        sinks,
+        *scales,
         g.input("query_seqlens", ir.DataType.INT32, ["rows"]),
         count=3,
         domain=MICROSOFT,
         num_heads=spec.heads,
         kv_num_heads=spec.kv_heads,
         scale=float(spec.scale),
-        do_rotary=int(spec.rotation is not None),
+        do_rotary=int(fit.rotation is not None),
         local_window_size=spec.window or -1,
         softcap=spec.softcap or 0.0,
     )
-    dims: list[int | str] = ["rows", spec.kv_heads, "capacity", spec.head_width]
+    dims: list[int | str] = ["rows", spec.kv_heads, "capacity", fit.kernel_width]
     g.output(key_out, present_key, ir.DataType.FLOAT, dims)
     g.output(value_out, present_value, ir.DataType.FLOAT, dims)
     return output
+
+
+def _unpacked(
+    g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    query, key, value = qkv
+    assert query is not None
+    if key is not None and value is not None:
+        return query, key, value
+    widths = [heads * spec.head_width for heads in (spec.heads, spec.kv_heads, spec.kv_heads)]
+    query, key, value = g.ops("Split", query, g.constant(np.array(widths, np.int64)), count=3, axis=-1)
+    return query, key, value
 
 
 def rotary_table(
