@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sardonyx.models.config import Config, integer
+from sardonyx.models.config import Config, ConfigError, integer
 from sardonyx.models.decoder import Decoder
 from sardonyx.models.graph import AttentionSpec, LongRotation, Rotation
 from sardonyx.models.parts import Part
@@ -19,6 +19,12 @@ class Sizes:
     head_width: int
     vocab: int
     context: int
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"num_attention_heads is {self.heads}, not a multiple of num_key_value_heads, {self.kv_heads}"
+            )
 
     def attention(self, rotation: Rotation | LongRotation | None, window: int | None = None) -> AttentionSpec:
         """Attention of this size, scaled as is usual."""
