@@ -32,14 +32,23 @@ def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
 
 
 _RECIPES = (
-    Recipe("fp32", "float32 weights: the reference", (("*", Float()),)),
+    Recipe(
+        "fp32",
+        "float32 weights: the reference",
+        (("*", Float()),),
+        Limits(kl_mean=0, noise=1e-3, flips=0.01),
+    ),
     Recipe(
         "int8",
         "8-bit weights and activations, vocabulary tables in 8-bit blocks",
         (*_tables(NBits(8)), ("*", W8A8())),
+        Limits(kl_mean=0.045, noise=12, flips=0.2),
     ),
     Recipe(
-        "int4", "4-bit blocks of 32, vocabulary tables in 8-bit blocks", (*_tables(NBits(8)), ("*", NBits(4)))
+        "int4",
+        "4-bit blocks of 32, vocabulary tables in 8-bit blocks",
+        (*_tables(NBits(8)), ("*", NBits(4))),
+        Limits(kl_mean=0.35, noise=6, flips=0.2),
     ),
 )
 
