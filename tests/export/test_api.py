@@ -130,7 +130,6 @@ def test_what_is_no_architecture_at_all(tmp_path: Path, model_type: Any) -> None
         ({"rope_scaling": {"rope_type": "spiral", "factor": 2}}, "rope_scaling 'spiral' is not known"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2, "twist": 1}}, "'linear' has twist, which is"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
-        ({"head_dim": 13}, "rotates 13 of 13 channels"),
         ({"num_key_value_heads": 4}, "num_attention_heads is 6, not a multiple of num_key_value_heads, 4"),
     ],
 )
