@@ -13,7 +13,7 @@ import msgspec
 
 from sardonyx.runtime.errors import ArtifactError, VerificationFailed
 from sardonyx.runtime.integrity import digest
-from sardonyx.runtime.manifest import FileRecord, Source
+from sardonyx.runtime.manifest import CERTIFICATE_NAME, FileRecord, Source
 
 CERTIFICATE_FORMAT = 1
 """Version of the certificate's fields and of what they mean."""
@@ -241,6 +241,12 @@ def read_certificate(path: Path) -> Certificate:
     if certificate.digest != _digest(certificate):
         raise ArtifactError(f"{path}: edited since it was measured; export the model again")
     return certificate
+
+
+def stored_certificate(folder: Path) -> Certificate | None:
+    """The certificate of an artifact, if it has one. Raises ArtifactError for one that is not sound."""
+    path = folder / CERTIFICATE_NAME
+    return read_certificate(path) if path.is_file() else None
 
 
 def _digest(certificate: Certificate) -> str:

@@ -11,7 +11,7 @@ from sardonyx.export.certificate import (
     checks,
     invariant_checks,
     quality_checks,
-    read_certificate,
+    stored_certificate,
     structure_checks,
 )
 from sardonyx.export.recipes import RECIPES
@@ -20,7 +20,7 @@ from sardonyx.export.structure import structure
 from sardonyx.export.verify import Scope, certify, feeding
 from sardonyx.runtime.integrity import checking
 from sardonyx.runtime.llm import LLM
-from sardonyx.runtime.manifest import CERTIFICATE_NAME, read_manifest
+from sardonyx.runtime.manifest import read_manifest
 
 
 def check(
@@ -47,12 +47,6 @@ def check(
         *invariant_checks(fed),
         *structure_checks(structure(folder, manifest)),
     ]
-
-
-def stored_certificate(folder: Path) -> Certificate | None:
-    """The certificate of an artifact, if it has one. Raises ArtifactError for one that is not sound."""
-    path = folder / CERTIFICATE_NAME
-    return read_certificate(path) if path.is_file() else None
 
 
 def _limits(recipe: str) -> Limits:

@@ -50,7 +50,7 @@ def command(
     from sardonyx.runtime.library import stored_bytes
 
     with extra("export"):
-        from sardonyx.export.check import stored_certificate
+        from sardonyx.export.certificate import stored_certificate
     if plot:
         picture.ready(plot)
     folders = [ready_artifact(model) for model in models]

@@ -49,7 +49,7 @@ def command(
 
     with extra("export"):
         from sardonyx.export.api import Options
-        from sardonyx.export.check import stored_certificate
+        from sardonyx.export.certificate import stored_certificate
 
     library = Library.of_user()
     path = library.source(source)

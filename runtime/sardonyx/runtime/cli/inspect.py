@@ -11,7 +11,6 @@ from sardonyx.runtime.cli.terminal import size_text, table_text
 
 if TYPE_CHECKING:
     from sardonyx.export.checkpoint import Checkpoint
-    from sardonyx.runtime.manifest import Manifest
 
 
 def command(
@@ -27,10 +26,9 @@ def command(
     import json
 
     from sardonyx.export.checkpoint import open_checkpoint
-    from sardonyx.runtime.manifest import read_manifest
 
     path, is_artifact = find(name)
-    facts = artifact_facts(read_manifest(path)) if is_artifact else checkpoint_facts(open_checkpoint(path))
+    facts = artifact_facts(path) if is_artifact else checkpoint_facts(open_checkpoint(path))
     print(
         json.dumps({"path": str(path), **facts}, indent=2, ensure_ascii=False)
         if as_json
@@ -69,12 +67,22 @@ def checkpoint_facts(checkpoint: "Checkpoint") -> dict[str, Any]:
     }
 
 
-def artifact_facts(manifest: "Manifest") -> dict[str, Any]:
-    """The manifest, and what follows from it."""
+def artifact_facts(folder: Path) -> dict[str, Any]:
+    """The manifest, what follows from it, and the quality that was measured (None: it was not)."""
     import msgspec
 
+    from sardonyx.export.certificate import stored_certificate
+    from sardonyx.runtime.cli.quality import quality_line
+    from sardonyx.runtime.manifest import read_manifest
+
+    manifest, certificate = read_manifest(folder), stored_certificate(folder)
     facts: dict[str, Any] = msgspec.to_builtins(manifest)
-    return {**facts, "cache_bytes_per_token": manifest.cache_bytes_per_token()}
+    return {
+        **facts,
+        "cache_bytes_per_token": manifest.cache_bytes_per_token(),
+        "quality": msgspec.to_builtins(certificate.overall) if certificate else None,
+        "quality_line": quality_line(certificate),
+    }
 
 
 def _for_people(facts: dict[str, Any]) -> str:
@@ -97,6 +105,7 @@ def _artifact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("states", _counts(states)),
         ("cache", f"{cache:,} bytes per token, {size_text(cache * facts['context_length'])} when full"),
         ("source", f"{source['name']} ({source['format']}, SHA-256 {source['sha256'][:12]}...)"),
+        ("quality", facts["quality_line"]),
         ("needs", f"onnxruntime {facts['minimum_onnxruntime']} or newer"),
         ("made by", facts["exporter"]),
     ]
