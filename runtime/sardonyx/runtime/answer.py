@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
+from sardonyx.runtime.logits import LogprobLog, TokenLogprobs
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.stop import StopStrings
 from sardonyx.runtime.tokenizer import Tokenizer
@@ -36,13 +37,16 @@ class Completion:
     """A finished (or, while streaming and after an error, unfinished: `finish_reason` None) answer.
 
     `tokens` are all that were generated, an end token included; `text` leaves out special tokens, the token
-    that ended it and a matched stop string.
+    that ended it and a matched stop string. `logprobs`, of each token, and `prompt_logprobs`, None for the
+    first of the prompt, are there if they were asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason | None
     usage: Usage
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
 
 class Stopwatch:
@@ -81,7 +85,10 @@ class TextAnswer:
         self.sequence = list(prompt)
         self.finish_reason: FinishReason | None = None
         self.text = ""
+        self.logprobs = None if params.logprobs is None else LogprobLog(params.logprobs)
+        self.prompt_logprobs = None if params.prompt_logprobs is None else LogprobLog(params.prompt_logprobs)
         self._prompt_tokens = len(prompt)
+        self._least = params.min_tokens
         self._limit = min(params.max_tokens or room, room)
         self._stop_ids = frozenset(params.stop_token_ids)
         self._detokenizer = tokenizer.detokenizer()
@@ -105,6 +112,7 @@ class TextAnswer:
         twin.sequence = self.sequence.copy()
         twin._detokenizer = self._detokenizer.fork()
         twin._stops = copy(self._stops)
+        twin.logprobs = self.logprobs and self.logprobs.fork()
         return twin
 
     def add(self, token: int) -> bool:
@@ -113,6 +121,8 @@ class TextAnswer:
         self._watch.note()
         if token in self._stop_ids:
             self.finish("stop")
+        elif len(self.sequence) - self._prompt_tokens < self._least:  # too early to look for stop strings
+            self.text += self._detokenizer.push(token)
         else:
             self.text += self._stops.push(self._detokenizer.push(token))
             if self._stops.matched is not None:
@@ -139,4 +149,13 @@ class TextAnswer:
         tokens = tuple(self.sequence[self._prompt_tokens :])
         watch = self._watch
         usage = Usage(self._prompt_tokens, len(tokens), watch.first_token_s, watch.total_s, watch.run_s)
-        return Completion(self.text, tokens, self.finish_reason, usage)
+        return Completion(self.text, tokens, self.finish_reason, usage, *self._noted_logprobs())
+
+    def _noted_logprobs(
+        self,
+    ) -> tuple[tuple[TokenLogprobs, ...] | None, tuple[TokenLogprobs | None, ...] | None]:
+        answer, prompt, start = self.logprobs, self.prompt_logprobs, self._prompt_tokens
+        return (
+            None if answer is None else answer.read(start, len(self.sequence)),
+            None if prompt is None else (None, *prompt.read(1, start)),
+        )

@@ -18,10 +18,11 @@ from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.engine import Engine, Task
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import checking
-from sardonyx.runtime.logits import make_picker
+from sardonyx.runtime.logits import Setting, make_picker
 from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
 from sardonyx.runtime.model import Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
+from sardonyx.runtime.phrases import Phrases
 from sardonyx.runtime.strategies import Feed, Strategy
 from sardonyx.runtime.strategies.sample import sample
 from sardonyx.runtime.threads import usable_cores
@@ -48,6 +49,7 @@ class LLM:
         self.default_params, ignored = model_defaults(manifest.generation, manifest.context_length)
         for setting, value in ignored.items():
             log.warning("%s: %s=%r of its generation config is not followed", manifest.name, setting, value)
+        self._phrases = Phrases(tokenizer)
         self._program = program
         self._model = Model(manifest, program)
         self._engine = Engine(self._model)
@@ -105,9 +107,12 @@ class LLM:
         self._check_tokens("stop_token_ids", params.stop_token_ids)
         ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
         params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
+        params = self._phrases.resolve(params)
+        setting = Setting(len(ids), ends, self.manifest.vocab_size)
         answer = TextAnswer(ids, params, self.tokenizer, room, watch)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        task = self._engine.submit(sample(answer, make_picker(params, seed)))
+        pick = make_picker(params, seed, setting, answer.logprobs)
+        task = self._engine.submit(sample(answer, pick))
         return Stream(self._engine, task, answer)
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:

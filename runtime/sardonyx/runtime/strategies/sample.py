@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, pieces
 
 
 class Sample(Algorithm, frozen=True, kw_only=True):
@@ -21,14 +22,14 @@ class Sample(Algorithm, frozen=True, kw_only=True):
 
 def sample(answer: Answer, pick: Pick) -> Decoding[None]:
     """Decode until the answer is complete."""
-    (logits,) = yield Feed([answer.sequence])
+    logits = yield from prompt_fed(answer)
     while answer.add(token := pick(answer.sequence, logits[-1], len(answer.sequence))):
         (logits,) = yield Feed([[token]])
 
 
 def samples(answers: Sequence[Answer], picks: Sequence[Pick]) -> Decoding[None]:
     """Decode until all answers to one prompt are complete, each as if it were alone."""
-    (first,) = yield Feed([answers[0].sequence])
+    first = yield from prompt_fed(answers[0])
     given = [(answer, pick, first, 0) for answer, pick in zip(answers, picks, strict=True)]
     while growing := [
         (answer, pick, row)
@@ -40,3 +41,22 @@ def samples(answers: Sequence[Answer], picks: Sequence[Pick]) -> Decoding[None]:
             keep=[(row, len(answer.sequence) - 1) for answer, _, row in growing],
         )
         given = [(*growing[row][:2], logits, row) for row, logits in enumerate(rows)]
+
+
+def prompt_fed(answer: Answer) -> Decoding[Float32]:
+    """Feed the prompt. The result is the logits behind it, `[1 or more, vocab]`.
+
+    If they were asked for, the log probabilities of its tokens are noted; then the logits of all of it are
+    wanted, piece by piece.
+    """
+    log, prompt = answer.prompt_logprobs, answer.sequence
+    if log is None:
+        (logits,) = yield Feed([prompt])
+        return logits
+    position = 1
+    for piece in pieces(prompt):
+        (logits,) = yield Feed([piece], wanted=len(piece))
+        known = prompt[position : position + len(piece)]  # what follows the last token is not known yet
+        log.note_rows(position, known, logits[: len(known)])
+        position += len(piece)
+    return logits

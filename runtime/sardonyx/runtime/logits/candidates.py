@@ -1,0 +1,109 @@
+"""What the steps hand on: a row of logits, and the tokens still in the race. Knows no rule for choosing."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sardonyx.runtime.errors import ArtifactError
+
+Tokens: TypeAlias = NDArray[np.integer[Any]] | list[int]
+"""Ids of one sequence so far, prompt included."""
+
+Row: TypeAlias = NDArray[np.float32]
+"""Logits of one position, `[vocab]`."""
+
+Float64: TypeAlias = NDArray[np.float64]
+
+LOWEST = float(np.finfo(np.float32).min)
+"""Where finite logits stay, so that only what is forbidden is minus infinity."""
+
+
+class Candidates(NamedTuple):
+    """The tokens still in the race: ids in ascending order, and their logits."""
+
+    ids: NDArray[np.int32]  # [n]
+    logits: Row  # [n]
+
+    def keep(self, which: NDArray[np.intp]) -> "Candidates":
+        """Those at the given places, which must ascend."""
+        return Candidates(self.ids[which], self.logits[which])
+
+    def weights(self) -> Row:
+        """Probabilities up to a factor: the likeliest weighs 1."""
+        weights: Row = np.exp(self.logits - self.logits.max())
+        return weights
+
+
+Transform: TypeAlias = Callable[[Candidates], Candidates]
+"""Sees the distribution alone: temperature, truncations."""
+
+Processor: TypeAlias = Callable[[Row], None]
+"""Changes a row in place, by what it knows of the text so far: penalties, biases, bans."""
+
+
+class Spread(NamedTuple):
+    """A distribution in float64, for the rules that ask how uncertain it is."""
+
+    logarithms: Float64  # [n], ln p; minus infinity where p is 0
+    probabilities: Float64  # [n]
+    entropy: float  # in nats, with 0 ln 0 = 0
+
+
+def spread(logits: Row) -> Spread:
+    """Softmax of logits, its logarithm and its entropy."""
+    logarithms = log_softmax(logits)
+    probabilities = np.exp(logarithms)
+    entropy = -float(probabilities @ np.maximum(logarithms, LOWEST))
+    return Spread(logarithms, probabilities, max(entropy, 0.0))
+
+
+def log_softmax(logits: Row) -> Float64:
+    """ln p of each token, `[n]`."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max()
+    shifted -= math.log(np.exp(shifted).sum())
+    return shifted
+
+
+def ranking(keys: Row) -> NDArray[np.intp]:
+    """Places by descending key; of equals, the lowest place first.
+
+    Sorts integers that hold the key's bits above the place: stable, and ten times faster than a stable sort.
+    """
+    bits = (np.float32(0) - keys).view(np.int32)  # 0 - 0 is 0 whatever its sign
+    order = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
+    order |= np.arange(len(keys))
+    order.sort()
+    order &= 0xFFFFFFFF
+    return order
+
+
+def everything(logits: Row) -> Candidates:
+    """All tokens of a row."""
+    return Candidates(all_ids(len(logits)), logits)
+
+
+@lru_cache(maxsize=4)
+def all_ids(vocab: int) -> NDArray[np.int32]:
+    """0, 1, ... vocab - 1, read-only: asked for at every token."""
+    ids = np.arange(vocab, dtype=np.int32)
+    ids.flags.writeable = False
+    return ids
+
+
+def check(sequence: Tokens, logits: Row) -> int:
+    """The likeliest token, of equals the lowest id. Raises ArtifactError for logits that are no distribution
+    (NaN, an infinity, or all minus infinity).
+    """
+    best = int(logits.argmax())  # argmax stops at NaN
+    top = logits[best]
+    if not math.isfinite(top):
+        raise ArtifactError(
+            f"the model's logits after {len(sequence)} tokens are no distribution (the largest is {top}):"
+            " its weights or recipe are at fault; export it again, with a wider recipe if that is not enough"
+        )
+    return best
