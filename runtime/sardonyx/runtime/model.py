@@ -95,7 +95,8 @@ class Model:
         batch = Batch(
             ids, np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted, np.int64)
         )
-        logits, hidden = self.program.run(batch, self.arena.view(start, stop))
+        made = self.program.run(batch, self.arena.view(start, stop))
+        logits, hidden = made.logits.copy(), made.hidden.copy()
         results = []
         for step in steps:
             step.row.length += len(step.tokens)

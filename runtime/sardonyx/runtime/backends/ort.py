@@ -25,6 +25,9 @@ from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest
 BINDINGS = 16
 """Bindings kept for reuse: a decode shape each, so this covers batches that grow and shrink."""
 
+KEPT_BYTES = 32 << 20
+"""Bindings with more output than this are not kept: a text that is scored, not a decode step."""
+
 TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
@@ -37,10 +40,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class _Bound:
-    """One shape's binding with the arrays that are written before a run."""
+    """One shape's binding with the arrays that are written before a run and read after it."""
 
     binding: Any
     batch: Batch
+    output: Output
     total: NDArray[np.int32]
 
 
@@ -82,11 +86,10 @@ class OrtProgram:
         np.subtract(batch.lengths, 1, out=own.lengths)  # the kernel counts from zero
         own.logit_rows[...] = batch.logit_rows
         bound.total[...] = batch.lengths.max()
-        output = self._bind_output(bound, len(batch.logit_rows))
         started = perf_counter()
         self._session.run_with_iobinding(bound.binding)
         self.run_s += perf_counter() - started
-        return output
+        return bound.output
 
     def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
         if cache.memory is not self._memory:  # bindings hold bare addresses, which must not outlive it
@@ -96,18 +99,12 @@ class OrtProgram:
         if (bound := self._bound.get(key)) is not None:
             self._bound.move_to_end(key)
             return bound
-        bound = self._bound[key] = self._bind(batch, cache)
-        if len(self._bound) > BINDINGS:
-            self._bound.popitem(last=False)
+        bound = self._bind(batch, cache)
+        if sum(array.nbytes for array in bound.output) <= KEPT_BYTES:
+            self._bound[key] = bound
+            if len(self._bound) > BINDINGS:
+                self._bound.popitem(last=False)
         return bound
-
-    def _bind_output(self, bound: _Bound, wanted: int) -> Output:
-        """Fresh arrays for each run: binding them costs less than copying what was written to others."""
-        output = Output(*(np.empty((wanted, width), np.float32) for width in self._widths.values()))
-        for (name, width), made in zip(self._widths.items(), output, strict=True):
-            if width:
-                _bind_array(bound.binding.bind_output, name, made)
-        return output
 
     def _bind(self, batch: Batch, cache: CacheView) -> _Bound:
         binding = self._session.io_binding()
@@ -118,6 +115,7 @@ class OrtProgram:
             np.empty_like(batch.logit_rows),
         )
         total = np.zeros((), np.int32)
+        output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": own.ids,
             "query_seqlens": own.counts,
@@ -130,7 +128,10 @@ class OrtProgram:
         for state, tensor in zip(self._states, cache.tensors, strict=True):
             _bind_array(binding.bind_input, state.input, tensor)
             _bind_array(binding.bind_output, state.output, tensor)
-        return _Bound(binding, own, total)
+        for (name, width), made in zip(self._widths.items(), output, strict=True):
+            if width:
+                _bind_array(binding.bind_output, name, made)
+        return _Bound(binding, own, output, total)
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
