@@ -16,7 +16,6 @@ from sardonyx.models import describe
 from sardonyx.models.graph import Weight
 from sardonyx.runtime.manifest import Manifest
 
-
 UNMEASURED = Options(verify=False)
 """For tests of other things than quality."""
 
@@ -63,17 +62,19 @@ class ArrayCheckpoint:
         return self.arrays[weight.name]
 
 
+def random_weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Float32:
+    """A weight of the size that keeps activations near one; norms are near one, biases near zero."""
+    if len(shape) == 1:
+        centre = 0.0 if name.endswith("bias") else 1.0
+        return (centre + 0.1 * rng.standard_normal(shape)).astype(np.float32)
+    return (rng.standard_normal(shape) / np.sqrt(shape[1])).astype(np.float32)
+
+
 def random_checkpoint(config: Mapping[str, Any], seed: int = 0) -> ArrayCheckpoint:
     """Weights of the size that keeps activations near one, norms near one."""
     rng = np.random.default_rng(seed)
-
-    def array(weight: Weight) -> Float32:
-        if len(weight.shape) == 1:
-            centre = 0.0 if weight.name.endswith(".bias") else 1.0
-            return (centre + 0.1 * rng.standard_normal(weight.shape)).astype(np.float32)
-        return (rng.standard_normal(weight.shape) / np.sqrt(weight.shape[1])).astype(np.float32)
-
-    return ArrayCheckpoint(config, {w.name: array(w) for w in cost(describe(config)).weights.values()})
+    weights = cost(describe(config)).weights.values()
+    return ArrayCheckpoint(config, {w.name: random_weight(w.name, w.shape, rng) for w in weights})
 
 
 def save_folder(checkpoint: ArrayCheckpoint, folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """What configurations of an architecture may differ in, beyond its EXAMPLE: overrides, by a name for reports.
 
-A field set to None is left out. An architecture that is not listed is tested on its EXAMPLE alone.
+A field set to None is null in the file. An architecture that is not listed is tested on its EXAMPLE alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,10 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 32,
 }
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+ODD_SIZES = {"hidden_size": 40, "num_attention_heads": 3, "num_key_value_heads": 1, "vocab_size": 130}
+"""Heads that are wider together than the hidden size, one of them with keys."""
+
 VARIANTS: Mapping[str, Mapping[str, Config]] = {
     "llama": {
         "width from hidden": {"hidden_size": 96, "head_dim": None, "num_key_value_heads": None},
@@ -25,9 +29,77 @@ VARIANTS: Mapping[str, Mapping[str, Config]] = {
         "three kv heads, attention bias": {"num_key_value_heads": 3, "attention_bias": True},
         "mlp bias, untied": {"mlp_bias": True, "tie_word_embeddings": False, "vocab_size": 64},
         "both biases, wide heads": {"attention_bias": True, "mlp_bias": True, "head_dim": 32},
+        "odd heads": {"head_dim": 10},
+        "heads of 24, gelu": {"head_dim": 24, "hidden_act": "gelu", "num_key_value_heads": 3},
         "rope default": {"rope_scaling": {"rope_type": "default"}, "rope_theta": 500000.0},
         "rope linear": {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "head_dim": 32},
+        "rope dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
         "rope llama3": {"rope_scaling": LLAMA3_SCALING, "rope_theta": 500000.0, "head_dim": 64},
+        "rope yarn": {"rope_scaling": YARN, "head_dim": 64},
+        "rope yarn, all said": {
+            "rope_scaling": {**YARN, "attention_factor": 0.9, "beta_fast": 8.0, "beta_slow": 2.0},
+            "head_dim": 32,
+        },
+        "rope yarn, magnitudes": {
+            "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2, "truncate": False},
+        },
+    },
+    "mistral": {
+        "no window, odd sizes": {"sliding_window": None, "head_dim": 16, **ODD_SIZES},
+        "width from hidden, tied": {"head_dim": None, "hidden_size": 96, "tie_word_embeddings": True},
+        "window of one": {"sliding_window": 1},
+        "window beyond the context": {"sliding_window": 4096},
+    },
+    "ministral": {
+        "all windows": {"layer_types": None, "sliding_window": 7},
+        "no windows, odd sizes": {"layer_types": ["full_attention"] * 3, **ODD_SIZES},
+    },
+    "qwen2": {
+        "odd sizes, untied": {"head_dim": 16, "tie_word_embeddings": False, **ODD_SIZES},
+        "windows from layer 1": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+        "windows by type": {
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "heads of 8, yarn": {"hidden_size": 48, "rope_scaling": YARN},
+    },
+    "qwen3": {
+        "odd sizes, untied, biased": {"attention_bias": True, "tie_word_embeddings": False, **ODD_SIZES},
+        "odd heads": {"head_dim": 24, "num_key_value_heads": 3},
+        "windows from layer 1": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    },
+    "smollm3": {
+        "stated, biased, untied": {
+            "no_rope_layers": [0, 1, 1, 0],
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": False,
+            **ODD_SIZES,
+        },
+        "windows without rope": {"use_sliding_window": True, "sliding_window": 9},
+        "odd heads": {"head_dim": 20},
+    },
+    "olmo2": {
+        "biased, odd sizes, tied": {"attention_bias": True, "tie_word_embeddings": True, **ODD_SIZES},
+        "three kv heads, rope linear": {
+            "num_key_value_heads": 3,
+            "rope_scaling": {"type": "linear", "factor": 2.0},
+        },
+    },
+    "granite": {
+        "all one": {
+            "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+            "logits_scaling": 1.0,
+        },
+        "biased, odd sizes, untied": {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": False,
+            **ODD_SIZES,
+        },
     },
 }
 
@@ -37,5 +109,4 @@ def configs() -> Iterator[tuple[str, Config]]:
     for model_type, module in architectures().items():
         yield model_type, module.EXAMPLE
         for name, overrides in VARIANTS.get(model_type, {}).items():
-            config = {**module.EXAMPLE, **overrides}
-            yield f"{model_type}: {name}", {k: v for k, v in config.items() if v is not None}
+            yield f"{model_type}: {name}", {**module.EXAMPLE, **overrides}

@@ -21,6 +21,11 @@ def integer(config: Config, field: str, default: Any = _REQUIRED) -> int:
     return value
 
 
+def integer_or_none(config: Config, field: str, default: int | None = None) -> int | None:
+    """A positive whole number, or None for null. A field that is absent takes the default."""
+    return None if config.get(field, default) is None else integer(config, field, default)
+
+
 def number(config: Config, field: str, default: Any = _REQUIRED) -> float:
     """A positive number."""
     value = _field(config, field, default)
@@ -45,12 +50,12 @@ def flag(config: Config, field: str, default: Any = _REQUIRED) -> bool:
     return value
 
 
-def layer_types(config: Config, layers: int, default: Sequence[str]) -> Sequence[str]:
-    """What kind each layer is of: one of the default's kinds, or full or sliding attention."""
+def layer_types(config: Config, default: Sequence[str]) -> Sequence[str]:
+    """What kind each layer is of: full or sliding attention, or another of the default's kinds."""
     kinds = _field(config, "layer_types", default)
     known = {"full_attention", "sliding_attention", *default}
-    if not isinstance(kinds, Sequence) or len(kinds) != layers:
-        raise ConfigError(f"layer_types is {kinds!r:.60}, expected a kind for each of {layers} layers")
+    if not isinstance(kinds, Sequence) or len(kinds) != len(default):
+        raise ConfigError(f"layer_types is {kinds!r:.60}, expected a kind for each of {len(default)} layers")
     if unknown := [kind for kind in kinds if kind not in known]:
         raise ConfigError(f"layer_types names {unknown[0]!r}; known: {', '.join(sorted(known))}")
     return kinds
