@@ -7,15 +7,16 @@ tested by handing it logits.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import formatannotation
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.logits import Pick
-from sardonyx.runtime.params import FOR_SAMPLING, SamplingParams
+from sardonyx.runtime.logits import LogprobLog, Pick, Pipeline, Setting, pipeline
+from sardonyx.runtime.logits.steps import FEEDBACK, TRUNCATIONS
+from sardonyx.runtime.params import SamplingParams, is_given
+from sardonyx.runtime.values import checked
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,17 @@ def pieces(tokens: Sequence[int], size: int = PIECE) -> Iterator[Sequence[int]]:
         yield tokens[start:] if start == starts[-1] else tokens[start : start + size]
 
 
+DRAWING = ("temperature", "dynatemp_range", *TRUNCATIONS, *FEEDBACK)
+"""Parameters that say how tokens are drawn."""
+
+
 class Answer(Protocol):
     """Where a strategy puts the tokens it has decided on."""
 
     sequence: list[int]
     """Prompt and answer so far."""
+    prompt_logprobs: LogprobLog | None
+    """Where log probabilities of the prompt are noted, if they were asked for."""
 
     @property
     def left(self) -> int:
@@ -83,17 +90,23 @@ class Answer(Protocol):
 class Request:
     """What an algorithm is asked for.
 
-    `answers` are to be filled, all to the same prompt. `params` shape the distributions, `seed` fixes the
-    noise, and `pick(i)` is the rule by which answer i picks its tokens from logits. `encode` makes token ids
-    of any other prompt that an algorithm takes; the models hold `context` positions.
+    `answers` are to be filled, all to the same prompt. `params` shape the distributions, `setting` says of
+    what text and `seed` fixes the noise; `pick(i)` is the rule by which answer i picks its tokens from
+    logits. `encode` makes token ids of any other prompt that an algorithm takes; `context` is how many
+    positions the models hold.
     """
 
     answers: Sequence[Answer]
     params: SamplingParams
+    setting: Setting
     seed: int
     pick: Callable[[int], Pick]
     encode: Callable[[Any], list[int]]
     context: int
+
+    def shape(self, params: SamplingParams) -> Pipeline:
+        """What such parameters make of logits."""
+        return pipeline(params, self.setting, self.seed)
 
     def only_answer(self, algorithm: str) -> Answer:
         """The answer, for an algorithm that gives one. Raises RequestError if there are to be more."""
@@ -104,18 +117,22 @@ class Request:
     def at_most(self, texts: int, option: str) -> None:
         """Raises RequestError if there are to be more answers than the texts that an option provides."""
         if len(self.answers) > texts:
-            raise RequestError(
-                f"n={len(self.answers)} is more than the texts there will be: {option}={texts}"
-            )
+            raise RequestError(f"n={len(self.answers)} is more than there will be: {option}={texts}")
 
     def draws_nothing(self, algorithm: str, besides: str = "") -> None:
         """Raises RequestError for parameters of a draw, one `besides`, where an algorithm draws nothing."""
-        neutral = SamplingParams()
-        for name in sorted(FOR_SAMPLING - {besides}):
-            off = getattr(neutral, name)
-            if getattr(self.params, name) != off:
+        for name in DRAWING:
+            if name != besides and is_given(self.params, name):
                 given = f"{name}={getattr(self.params, name)!r}"
+                off = getattr(SamplingParams(), name)
                 raise RequestError(f"{given} is for drawing, and {algorithm} draws none: leave it at {off!r}")
+
+    def no_logprobs(self, algorithm: str) -> None:
+        """Raises RequestError where log probabilities of tokens are not noted."""
+        if self.params.logprobs is not None:
+            raise RequestError(
+                f"logprobs={self.params.logprobs}: {algorithm} does not note them; score the text"
+            )
 
 
 class Algorithm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,21 +143,8 @@ class Algorithm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            try:
-                msgspec.structs.force_setattr(self, field.name, msgspec.convert(value, field.type))
-            except msgspec.ValidationError:
-                kind = formatannotation(field.type)
-                raise RequestError(f"{field.name}={value!r} is not of type {kind}") from None
-        self.check()
-
-    def check(self) -> None:
-        """Raises RequestError for an option that is out of its range. See `require`."""
-
-    def require(self, name: str, held: bool, range_text: str) -> None:
-        """Raises RequestError if what must hold of an option does not."""
-        if not held:
-            raise RequestError(f"{name}={getattr(self, name)!r} is out of range: it must be {range_text}")
+            value = checked(field.name, getattr(self, field.name), field.type)
+            msgspec.structs.force_setattr(self, field.name, value)
 
     @property
     def others(self) -> tuple[Any, ...]:

@@ -4,19 +4,24 @@ What is kept, what ends the search and how texts are scored is as in transformer
 Graves 2012 (arXiv 1211.3711), Wu 2016 (arXiv 1609.08144).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.logits import Candidates, Pipeline, Tokens, noise_key, pipeline, uniform
+from sardonyx.runtime.logits import Candidates, Pipeline, Tokens, noise_key, uniform
+from sardonyx.runtime.params import PositiveCount, TokenId, says
 from sardonyx.runtime.probabilities import largest, log_softmax
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+
+Beams = Annotated[PositiveCount, says("beam search: texts that grow side by side")]
+LengthPenalty = Annotated[float, says("beam search: above 0 favours long texts, below short ones")]
+Normalization = Annotated[Literal["hf", "gnmt"], says("beam search: how length counts")]
+EarlyStopping = Annotated[bool | Literal["never"], says("beam search: when enough texts have ended, end")]
 
 
 class BeamSearch(Algorithm, frozen=True, kw_only=True):
@@ -34,15 +39,11 @@ class BeamSearch(Algorithm, frozen=True, kw_only=True):
     temperature and truncations they are.
     """
 
-    num_beams: int
-    length_penalty: float = 1.0
-    length_normalization: Literal["hf", "gnmt"] = "hf"
-    early_stopping: bool | Literal["never"] = False
-    first_tokens: tuple[int, ...] = ()
-
-    def check(self) -> None:
-        self.require("num_beams", self.num_beams >= 1, "at least 1")
-        self.require("length_penalty", math.isfinite(self.length_penalty), "a finite number")
+    num_beams: Beams
+    length_penalty: LengthPenalty = 1.0
+    length_normalization: Normalization = "hf"
+    early_stopping: EarlyStopping = False
+    first_tokens: Annotated[tuple[TokenId, ...], says("token ids, with one of which to begin")] = ()
 
     def start(self, request: Request) -> Decoding[list[float]]:
         request.at_most(self.num_beams, "num_beams")
@@ -141,6 +142,8 @@ class Search:
     def __init__(self, answer: Answer, options: BeamSearch) -> None:
         self.running = [Beam(answer, 0.0, 0)]
         self.ended: list[Hypothesis] = []
+        self.said: list[int] = []
+        """The words with which texts have just gone on; end tokens are none."""
         self._options = options
         self._width = options.num_beams
         self._prompt_tokens = len(answer.sequence)
@@ -151,13 +154,16 @@ class Search:
         `num_beams` of all.
         """
         growing: list[Beam] = []
+        self.said = []
         for rank, (logprob, place, token) in enumerate(continuations):
             if rank >= self._width == len(growing):
                 break
             answer = self.running[place].answer.fork()
             if answer.add(token):
                 growing.append(Beam(answer, logprob, place))
+                self.said.append(token)
             elif rank < self._width:
+                self.said += {token} - answer.ends
                 score = self._options.score(logprob, len(answer.sequence) - self._prompt_tokens)
                 self.ended.append(Hypothesis(answer.sequence, logprob, score))
         self.running = growing
@@ -191,13 +197,15 @@ def delivered(search: Decoding[list[Hypothesis]], request: Request) -> Decoding[
 def growth_of(request: Request, options: BeamSearch) -> Growth:
     """How the texts of a request are continued. Raises RequestError for what a beam search cannot do."""
     answer, params = request.answers[0], request.params
-    if params.temperature == 0:
+    draws = params.temperature > 0
+    if not draws:
         request.draws_nothing("beam search at temperature 0")
-    shape = pipeline(msgspec.structs.replace(params, temperature=params.temperature or 1.0))
+    request.no_logprobs("beam search")
+    shape = request.shape(params if draws else msgspec.structs.replace(params, temperature=1.0))
     if options.first_tokens:
         shape = beginning_with(options.first_tokens, len(answer.sequence), shape)
     count = max(2, 1 + len(answer.ends)) * options.num_beams
-    return Growth(shape, count, request.seed if params.temperature else None)
+    return Growth(shape, count, request.seed if draws else None)
 
 
 def beginning_with(tokens: Sequence[int], prompt_tokens: int, shape: Pipeline) -> Pipeline:

@@ -4,12 +4,13 @@ Li 2022 (arXiv 2210.15097).
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.params import PositiveShare, says
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
 
 AMATEUR = 1
@@ -20,11 +21,8 @@ class ContrastiveDecoding(Algorithm, frozen=True, kw_only=True):
     asked, the expert, as its likeliest. `amateur` is a language model (an `LLM`) with the same tokens.
     """
 
-    amateur: Any
-    plausibility: float = 0.1
-
-    def check(self) -> None:
-        self.require("plausibility", 0 < self.plausibility <= 1, "above 0 and at most 1")
+    amateur: Annotated[Any, says("contrastive decoding: a lesser model, to differ from")]
+    plausibility: Annotated[PositiveShare, says("contrastive decoding: least share of the top p")] = 0.1
 
     @property
     def others(self) -> tuple[Any, ...]:

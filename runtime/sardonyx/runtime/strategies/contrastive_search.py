@@ -3,12 +3,15 @@
 Su 2022 (arXiv 2202.06417).
 """
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.logits import Pipeline, pipeline
+from sardonyx.runtime.logits import Pipeline
+from sardonyx.runtime.params import Share, says
 from sardonyx.runtime.probabilities import largest, softmax
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, pieces
 
@@ -22,10 +25,7 @@ class ContrastiveSearch(Algorithm, frozen=True, kw_only=True):
     the text before. 0 is greedy. Needs an artifact that was exported with its hidden states.
     """
 
-    penalty_alpha: float
-
-    def check(self) -> None:
-        self.require("penalty_alpha", 0 <= self.penalty_alpha <= 1, "from 0 to 1")
+    penalty_alpha: Annotated[Share, says("contrastive search: how much being like the text before counts")]
 
     def start(self, request: Request) -> Decoding[None]:
         request.draws_nothing("contrastive search", besides="top_k")
@@ -34,7 +34,8 @@ class ContrastiveSearch(Algorithm, frozen=True, kw_only=True):
             raise RequestError(
                 "contrastive search tries the top_k likeliest tokens: set top_k, to 4 for example"
             )
-        shape = pipeline(msgspec.structs.replace(params, temperature=1.0, top_k=0))
+        request.no_logprobs("contrastive search")
+        shape = request.shape(msgspec.structs.replace(params, temperature=1.0, top_k=0))
         return contrastive_search(answer, shape, self.penalty_alpha, params.top_k)
 
 

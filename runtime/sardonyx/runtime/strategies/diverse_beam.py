@@ -3,43 +3,52 @@
 Vijayakumar 2016 (arXiv 1610.02424).
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Candidates, Pipeline, Tokens
+from sardonyx.runtime.params import Amount, PositiveCount, says
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
-from sardonyx.runtime.strategies.beam import BeamSearch, Growth, Hypothesis, Search, delivered, growth_of
+from sardonyx.runtime.strategies.beam import (
+    Beams,
+    BeamSearch,
+    EarlyStopping,
+    Growth,
+    Hypothesis,
+    LengthPenalty,
+    Normalization,
+    Search,
+    delivered,
+    growth_of,
+)
+from sardonyx.runtime.values import out_of_range
 
 
 class DiverseBeamSearch(Algorithm, frozen=True, kw_only=True):
     """`num_beam_groups` beam searches in step, of `num_beams` / `num_beam_groups` beams each.
 
     At every step a token's log probability is lowered by `diversity_penalty` for every beam of the groups
-    before that has just chosen it. What was taken off stays off the text's score. The n best texts of all
-    groups are the answers. The other options are those of beam search.
+    before that has just gone on with it; what was taken off stays off the text's score. The n best texts of
+    all groups are the answers. The other options are those of beam search.
     """
 
-    num_beams: int
-    num_beam_groups: int
-    diversity_penalty: float = 1.0
-    length_penalty: float = 1.0
-    length_normalization: Literal["hf", "gnmt"] = "hf"
-    early_stopping: bool | Literal["never"] = False
+    num_beams: Beams
+    num_beam_groups: Annotated[PositiveCount, says("diverse beam search: into how many the beams are split")]
+    diversity_penalty: Annotated[Amount, says("diverse beam search: the cost of another group's word")] = 1.0
+    length_penalty: LengthPenalty = 1.0
+    length_normalization: Normalization = "hf"
+    early_stopping: EarlyStopping = False
 
-    def check(self) -> None:
-        groups, beams = self.num_beam_groups, self.num_beams
-        self.require("num_beams", beams >= 1, "at least 1")
-        self.require(
-            "num_beam_groups", groups >= 1 and beams % groups == 0, f"a divisor of num_beams={beams}"
-        )
-        self.require("diversity_penalty", 0 <= self.diversity_penalty < math.inf, "at least 0, and finite")
-        self.require("length_penalty", math.isfinite(self.length_penalty), "a finite number")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_beams % self.num_beam_groups:
+            divisor = f"a divisor of num_beams={self.num_beams}"
+            raise out_of_range("num_beam_groups", self.num_beam_groups, divisor)
 
     @property
     def group(self) -> BeamSearch:
@@ -71,7 +80,7 @@ def diverse_beam_search(
             rows = logits[first : first + len(search.running)]
             fresh = replace(grow, shape=discouraging(said, options.diversity_penalty, grow.shape))
             search.advance(fresh(search.running, [row[-1] for row in rows]))
-            said.update(beam.answer.sequence[-1] for beam in search.running)
+            said.update(search.said)
         growing = [(beam, first) for search, first in live if not search.done for beam in search.running]
         if not growing:
             return sorted(

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.params import Amount, says
 from sardonyx.runtime.probabilities import log_softmax
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.values import out_of_range
 
 
 class Ensemble(Algorithm, frozen=True, kw_only=True):
@@ -18,18 +20,17 @@ class Ensemble(Algorithm, frozen=True, kw_only=True):
     model asked; they count relative to their sum, and are equal by default.
     """
 
-    models: tuple[Any, ...]
-    weights: tuple[float, ...] = ()
-    mean: Literal["arithmetic", "geometric"] = "arithmetic"
+    models: Annotated[tuple[Any, ...], says("ensemble: the models that decide together with this one")]
+    weights: Annotated[tuple[Amount, ...], says("ensemble: how much this model and each of them counts")] = ()
+    mean: Annotated[Literal["arithmetic", "geometric"], says("ensemble: of what kind it is")] = "arithmetic"
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         count = 1 + len(self.models)
-        self.require("models", count > 1, "one model at least")
-        self.require("weights", len(self.weights) in (0, count), f"one for each of the {count} models")
-        positive = all(0 <= weight < math.inf for weight in self.weights) and (
-            not self.weights or any(self.weights)
-        )
-        self.require("weights", positive, "finite numbers of at least 0, and not all of them 0")
+        if count == 1:
+            raise out_of_range("models", self.models, "one model at least")
+        if self.weights and (len(self.weights) != count or not any(self.weights)):
+            raise out_of_range("weights", self.weights, f"{count} numbers, one above 0 at least")
 
     @property
     def others(self) -> tuple[Any, ...]:

@@ -3,14 +3,14 @@
 Sanchez 2023 (arXiv 2306.17806).
 """
 
-import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.params import says
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
 
 
@@ -20,11 +20,8 @@ class Guidance(Algorithm, frozen=True, kw_only=True):
     both. 1 is the prompt alone, more follows it more closely, 0 is the negative prompt alone.
     """
 
-    guidance_scale: float
-    negative_prompt: Any = None
-
-    def check(self) -> None:
-        self.require("guidance_scale", math.isfinite(self.guidance_scale), "a finite number")
+    guidance_scale: Annotated[float, says("guidance: above 1 follows the prompt more closely")]
+    negative_prompt: Annotated[Any, says("guidance: what to lead away from")] = None
 
     def start(self, request: Request) -> Decoding[None]:
         answer = request.only_answer("guidance")

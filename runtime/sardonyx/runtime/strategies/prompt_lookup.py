@@ -6,10 +6,13 @@ ties that close is not the text but the kernel, unless the engine is exact. Saxe
 Decoding); Leviathan 2022 (arXiv 2211.17192).
 """
 
+from typing import Annotated
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.params import PositiveCount, says
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
 
 
@@ -20,12 +23,8 @@ class PromptLookup(Algorithm, frozen=True, kw_only=True):
     Drafts grow while they are right, and shrink when they are not.
     """
 
-    prompt_lookup_num_tokens: int
-    max_matching_ngram_size: int = 2
-
-    def check(self) -> None:
-        self.require("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens >= 1, "at least 1")
-        self.require("max_matching_ngram_size", self.max_matching_ngram_size >= 1, "at least 1")
+    prompt_lookup_num_tokens: Annotated[PositiveCount, says("prompt lookup: the most tokens guessed at once")]
+    max_matching_ngram_size: Annotated[PositiveCount, says("prompt lookup: tokens that have to match")] = 2
 
     def start(self, request: Request) -> Decoding[None]:
         return prompt_lookup(request.only_answer("prompt lookup"), request.pick(0), self)
