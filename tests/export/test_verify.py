@@ -193,6 +193,15 @@ def test_it_can_be_certified_later(shelf: Path, tmp_path: Path) -> None:
     assert again == certificate
 
 
+def test_float32_measured_against_another_copy_of_itself(shelf: Path) -> None:
+    """The reference uses its weights as they lie in the file, which turns last bits."""
+    certificate, found = check(shelf / "fp32", shelf / "fp32", Scope())
+    assert certificate is not None
+    assert certificate.overall.kl_max < 1e-9
+    assert all(c.met for c in found)
+    assert [run.diverged_at for run in certificate.greedy] == [None] * len(texts.GREEDY_PROMPTS)
+
+
 def test_a_thorough_measurement_takes_more_windows(shelf: Path) -> None:
     llm = LLM.load(shelf / "int8")
     assert Scope(thorough=True).texts(llm).count > 5 * Scope().texts(llm).count
