@@ -24,7 +24,8 @@ def repetition_penalty(penalty: float, seen: Tally) -> Processor:
 
     def process(row: Row) -> None:
         old = row[seen.ids].astype(np.float64)
-        rewrite(row, seen.ids, np.where(old > 0, old / penalty, old * penalty))
+        with np.errstate(over="ignore"):
+            rewrite(row, seen.ids, np.where(old > 0, old / penalty, old * penalty))
 
     return process
 
@@ -42,7 +43,8 @@ def frequency_penalty(penalty: float, seen: Tally) -> Processor:
     """The penalty is taken from every token as often as it was seen. OpenAI's definition."""
 
     def process(row: Row) -> None:
-        rewrite(row, seen.ids, row[seen.ids] - penalty * seen.counts)
+        with np.errstate(over="ignore"):
+            rewrite(row, seen.ids, row[seen.ids] - penalty * seen.counts)
 
     return process
 

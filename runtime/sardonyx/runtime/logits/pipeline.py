@@ -132,7 +132,7 @@ class Picker:
     ) -> None:
         profile = PROFILES[params.profile]
         request = Asked(params, setting, profile, History())
-        self._shape = Chain(params, setting, seed)
+        self._chain = Chain(params, setting, seed)
         self._feedback: Feedback | None = next(
             (FEEDBACK[name](request) for name in request.active(FEEDBACK)), None
         )
@@ -141,9 +141,7 @@ class Picker:
         self._raw = params.logprobs_mode == "raw"
 
     def __call__(self, sequence: Tokens, logits: Row, position: int) -> int:
-        candidates = self._shape(sequence, logits, position)
-        if self._feedback:
-            candidates = self._feedback.shape(candidates, position)
+        candidates = self.shaped(sequence, logits, position)
         ids = candidates.ids
         token = draw(candidates, self._seed, position) if len(ids) > 1 else int(ids[0])
         if self._feedback:
@@ -151,6 +149,11 @@ class Picker:
         if self._log:
             self._log.note(position, token, everything(logits) if self._raw else candidates)
         return token
+
+    def shaped(self, sequence: Tokens, logits: Row, position: int) -> Candidates:
+        """What the token at a position is drawn from."""
+        candidates = self._chain(sequence, logits, position)
+        return self._feedback.shape(candidates, position) if self._feedback else candidates
 
 
 def make_picker(
