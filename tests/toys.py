@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sardonyx.runtime.logits import Setting, make_picker
+from sardonyx.runtime.logits import LogprobLog, Setting, make_picker
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies import Algorithm, Decoding, Request
 
@@ -52,6 +52,8 @@ class ToyAnswer:
     limit: int = 8
     ends: frozenset[int] = frozenset()
     prompt_tokens: int = -1
+    logprobs: LogprobLog | None = None
+    prompt_logprobs: LogprobLog | None = None
 
     def __post_init__(self) -> None:
         self.sequence = [*self.sequence]
@@ -117,17 +119,9 @@ class Player:
 
 
 def request(*answers: ToyAnswer, params: SamplingParams = GREEDY, seed: int = 0) -> Request:
-    """Answer i draws by `seed` + i."""
+    """To fill these answers."""
     setting = Setting(answers[0].prompt_tokens, tuple(answers[0].ends))
-    return Request(
-        answers,
-        params,
-        setting,
-        seed,
-        pick=lambda i: make_picker(params, seed + i, setting),
-        encode=list,
-        context=1000,
-    )
+    return Request(answers, params, setting, seed, encode=list, context=1000)
 
 
 def greedily(model: Logits, answer: ToyAnswer) -> list[int]:

@@ -38,7 +38,7 @@ class Completion:
 
     `tokens` are all that were generated, an end token included; `text` leaves out special tokens, the token
     that ended it and a matched stop string. `logprobs`, of each token, and `prompt_logprobs`, None for the
-    first of the prompt, are there if they were asked for.
+    first of the prompt, are there if they were asked for, and `score` if the algorithm ranks answers by one.
     """
 
     text: str
@@ -47,6 +47,7 @@ class Completion:
     usage: Usage
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    score: float | None = None
 
 
 class Stopwatch:

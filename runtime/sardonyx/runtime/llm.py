@@ -2,11 +2,11 @@
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from weakref import finalize
 
 import msgspec
@@ -18,21 +18,22 @@ from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.engine import Engine, Task
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import checking
-from sardonyx.runtime.logits import Setting, make_picker
+from sardonyx.runtime.logits import Setting
 from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
 from sardonyx.runtime.model import Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.phrases import Phrases
-from sardonyx.runtime.strategies import Feed, Strategy
-from sardonyx.runtime.strategies.sample import sample
+from sardonyx.runtime.prompts import Message, Prompt, Prompts, Text
+from sardonyx.runtime.scores import Normalization, Scores, scored
+from sardonyx.runtime.selection import Consensus, majority, mean_logprob, ranked
+from sardonyx.runtime.strategies import Algorithm, Decoding, Feed, Request
+from sardonyx.runtime.strategies.sample import Sample
+from sardonyx.runtime.strategies.score import score
 from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
-Prompt = str | Sequence[int] | Sequence[Message]
-"""Text as it is, token ids, or the messages of a chat."""
-
-PROMPT_KINDS = "a text, token ids or the messages of a chat"
+SAMPLE = Sample()
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,12 @@ class LLM:
     """A language model that answers. Load one with `LLM.load`; one thread at a time may use it."""
 
     def __init__(
-        self, manifest: Manifest, tokenizer: Tokenizer, template: ChatTemplate | None, program: Program
+        self,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        program: Program,
+        exact: bool = False,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -49,22 +55,31 @@ class LLM:
         self.default_params, ignored = model_defaults(manifest.generation, manifest.context_length)
         for setting, value in ignored.items():
             log.warning("%s: %s=%r of its generation config is not followed", manifest.name, setting, value)
+        self._prompts = Prompts(manifest, tokenizer, template)
         self._phrases = Phrases(tokenizer)
         self._program = program
         self._model = Model(manifest, program)
-        self._engine = Engine(self._model)
+        self._engine = Engine(self._model, exact=exact)
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, threads: int | None = None, check: bool = True, mapped: bool = False
+        cls,
+        folder: Path | str,
+        *,
+        threads: int | None = None,
+        check: bool = True,
+        mapped: bool = False,
+        exact: bool = False,
     ) -> "LLM":
         """Load an artifact folder.
 
         `threads` defaults to the cores that this process may use. `check` compares every file with the hash
         it was written with, while the model loads. `mapped` uses the weights as they lie in the file instead
         of a copy arranged for speed: a float32 model then takes a fifth of the memory of its own and is as
-        fast, but gives batched rows other last bits; a quantized one becomes unusably slow. Raises
-        ArtifactError naming the file that is missing, cut or altered.
+        fast, but gives batched rows other last bits; a quantized one becomes unusably slow. `exact`
+        makes numbers independent of how the text came to be fed, to the bit: an answer is the same with
+        guesses or without. It costs a fifth of the decoding speed. Raises ArtifactError naming the file that
+        is missing, cut or altered.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -74,46 +89,81 @@ class LLM:
             program = OrtProgram(folder, manifest, threads or usable_cores(), mapped=mapped)
             tokenizer = Tokenizer.load(folder)
             template = _template(folder, manifest)
-        return cls(manifest, tokenizer, template, program)
+        return cls(manifest, tokenizer, template, program, exact)
 
-    def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Completion:
+    def generate(
+        self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
+    ) -> Completion:
         """Answer a prompt and wait for the whole answer. Raises RequestError for what cannot be honoured."""
-        stream = self.stream(prompt, params)
+        return self.generate_n(prompt, 1, params, algorithm)[0]
+
+    def generate_n(
+        self, prompt: Prompt, n: int, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
+    ) -> list[Completion]:
+        """n answers to one prompt, which is computed once. The first is what `generate` gives.
+
+        They are drawn side by side, each by noise of its own, or are the n best of a search, best first: as
+        many as there are.
+        """
+        stream = self._stream(prompt, n, params, algorithm)
         for _ in stream:
             pass
-        return stream.completion
+        return stream.completions
 
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        algorithm: Algorithm = SAMPLE,
+    ) -> Completion:
         """Answer the last of a chat's messages: `[{"role": "user", "content": "Hello"}]`."""
         if isinstance(messages, str):
             raise RequestError("chat takes messages; for a text as it is there is generate")
-        return self.generate(messages, params)
+        return self.generate(messages, params, algorithm)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> "Stream":
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
+    ) -> "Stream":
         """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any
-        piece.
+        piece. A search has no pieces before its end.
         """
-        watch = Stopwatch(lambda: self._program.run_s)
-        params = params or self.default_params
-        ids = self.encode(prompt)
-        room = self.manifest.context_length - len(ids)
-        if not ids:
-            raise RequestError("the prompt is empty; give it at least one token")
-        if room < 1:
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens, but the model holds {self.manifest.context_length} "
-                "positions, prompt and answer together; shorten the prompt"
-            )
-        self._check_tokens("stop_token_ids", params.stop_token_ids)
-        ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
-        params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
-        params = self._phrases.resolve(params)
-        setting = Setting(len(ids), ends, self.manifest.vocab_size)
-        answer = TextAnswer(ids, params, self.tokenizer, room, watch)
-        seed = secrets.randbits(63) if params.seed is None else params.seed
-        pick = make_picker(params, seed, setting, answer.logprobs)
-        task = self._engine.submit(sample(answer, pick))
-        return Stream(self._engine, task, answer)
+        return self._stream(prompt, 1, params, algorithm)
+
+    def best_of(
+        self,
+        prompt: Prompt,
+        n: int,
+        params: SamplingParams | None = None,
+        scorer: Callable[[Completion], float] = mean_logprob,
+    ) -> list[Completion]:
+        """n answers, best first by a score: the mean log probability of their tokens, or a caller's."""
+        return ranked(self.generate_n(prompt, n, self._noting(params)), scorer)
+
+    def self_consistency(
+        self,
+        prompt: Prompt,
+        n: int,
+        extract: Callable[[str], Hashable | None],
+        params: SamplingParams | None = None,
+    ) -> Consensus:
+        """What most of n answers come to: `extract` finds it in a text, None if there is nothing to find."""
+        return majority(self.generate_n(prompt, n, self._noting(params)), extract)
+
+    def score(
+        self, prompt: Prompt, candidates: Sequence[Text], *, normalize: Normalization | None = None
+    ) -> Scores:
+        """How likely each candidate is to follow the prompt, and which is likeliest: a classifier.
+
+        The score is the log probability of the candidate, divided by its "tokens" or "bytes" if `normalize`
+        says so. The prompt is computed once, candidates side by side. Where the tokenizer draws the end of
+        the prompt and the beginning of a candidate together, that end counts to all candidates.
+        """
+        if not candidates:
+            raise RequestError("there are no candidates; give one at least")
+        texts = [text if isinstance(text, str) else self.tokenizer.decode(text) for text in candidates]
+        known, tokens = self._prompts.encode_before(prompt, candidates)
+        found = self._run(score(known, tokens))
+        return Scores(tuple(scored(*one, normalize) for one in zip(texts, tokens, found, strict=True)))
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
         """Logits of tokens that are given, not generated: what the model answers to these feeds, one after
@@ -121,8 +171,61 @@ class LLM:
 
         Raises RequestError above the context length.
         """
-        answers: list[Sequence[Float32]] = []
-        task = self._engine.submit(_asked(feeds, answers))
+        return self._run(_asked(feeds))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids that a prompt is fed as. Raises RequestError for what is no prompt."""
+        return self._prompts.encode(prompt)
+
+    def _stream(
+        self, prompt: Prompt, n: int, params: SamplingParams | None, algorithm: Algorithm
+    ) -> "Stream":
+        llms: list[LLM] = [self, *algorithm.others]
+        for other in llms:
+            self._check_same_tokens(other)
+        watch = Stopwatch(lambda: sum(llm._program.run_s for llm in llms))
+        params = params or self.default_params
+        ids, context = self.encode(prompt), min(llm.manifest.context_length for llm in llms)
+        if not ids:
+            raise RequestError("the prompt is empty; give it at least one token")
+        if len(ids) >= context:
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens, but the model holds {context} "
+                "positions, prompt and answer together; shorten the prompt"
+            )
+        if n < 1:
+            raise RequestError(f"n={n} is out of range: it must be at least 1")
+        self._prompts.check_tokens("stop_token_ids", params.stop_token_ids)
+        ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
+        params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
+        params = self._phrases.resolve(params)
+        answer = TextAnswer(ids, params, self.tokenizer, context - len(ids), watch)
+        answers = [answer, *(answer.fork() for _ in range(n - 1))]
+        setting = Setting(len(ids), ends, self.manifest.vocab_size)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        request = Request(answers, params, setting, seed, self.encode, context)
+        task = self._engine.submit(algorithm.start(request), *(llm._model for llm in llms[1:]))
+        if task.error is not None:
+            raise task.error
+        return Stream(self._engine, task, answers)
+
+    def _check_same_tokens(self, other: "LLM") -> None:
+        """Raises RequestError unless another model's tokens mean what this one's do."""
+        sizes = self.manifest.vocab_size, other.manifest.vocab_size
+        if other is not self and (sizes[0] != sizes[1] or not self.tokenizer.equals(other.tokenizer)):
+            raise RequestError(
+                f"{self.manifest.name} and {other.manifest.name} have different tokens (of {sizes[0]} and "
+                f"{sizes[1]}), so they cannot decide on one together"
+            )
+
+    def _noting(self, params: SamplingParams | None) -> SamplingParams:
+        """The parameters, with log probabilities asked for."""
+        params = params or self.default_params
+        return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
+
+    def _run(self, decoding: Decoding[Result]) -> Result:
+        """The result of a decoding that is run to its end."""
+        task = self._engine.submit(decoding)
         try:
             while not task.done:
                 self._engine.step()
@@ -130,49 +233,25 @@ class LLM:
             self._engine.cancel(task)
         if task.error is not None:
             raise task.error
-        return answers
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """The token ids that a prompt is fed as. Raises RequestError for what is no prompt."""
-        if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt)
-        if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
-            raise RequestError(f"a prompt is {PROMPT_KINDS}, not of type {type(prompt).__name__}")
-        parts: list[Any] = list(prompt)
-        if parts and all(isinstance(part, Mapping) for part in parts):
-            return self._encode_chat(parts)
-        self._check_tokens("prompt", parts)
-        return [int(token) for token in parts]
-
-    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        if self.chat_template is None:
-            raise RequestError(f"{self.manifest.name} has no chat template; give the prompt as plain text")
-        text = self.chat_template.render(messages, add_generation_prompt=True)
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-    def _check_tokens(self, what: str, tokens: Sequence[Any]) -> None:
-        for place, token in enumerate(tokens):
-            if not isinstance(token, Integral) or isinstance(token, bool):
-                raise RequestError(f"{what}[{place}] is {token!r}; a prompt is {PROMPT_KINDS}")
-            if not 0 <= int(token) < self.manifest.vocab_size:
-                raise RequestError(
-                    f"{what}[{place}] is {token}; the vocabulary ends at {self.manifest.vocab_size - 1}"
-                )
+        result: Result = task.result  # type: ignore[assignment]
+        return result
 
 
 class Stream:
-    """An answer on its way: iterate for pieces of text. Leaving it unfinished, or dropping it, cancels it."""
+    """Answers on their way: iterate for pieces of text of the first. Leaving it unfinished, or dropping it,
+    cancels it.
+    """
 
-    def __init__(self, engine: Engine, task: Task, answer: TextAnswer) -> None:
+    def __init__(self, engine: Engine, task: Task, answers: Sequence[TextAnswer]) -> None:
         self._engine = engine
         self._task = task
-        self._answer = answer
+        self._answers = answers
         finalize(self, engine.cancel, task).atexit = False
 
     def __iter__(self) -> Iterator[str]:
         try:
             while True:
-                if text := self._answer.fresh_text():  # perhaps of a step that another stream took
+                if text := self._answers[0].fresh_text():  # perhaps of a step that another stream took
                     yield text
                 elif self._task.done:
                     break
@@ -187,18 +266,30 @@ class Stream:
         """Stop here. The completion keeps what has come; harmless when the answer is complete."""
         if not self._task.done:
             self._engine.cancel(self._task)
-            self._answer.finish("cancelled")
+            for answer in self._answers:
+                answer.finish("cancelled")
 
     @property
     def completion(self) -> Completion:
         """The answer so far, or the whole one when the iteration has ended."""
-        return self._answer.completion
+        return self.completions[0]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """All answers. A search may have found fewer than were asked for."""
+        completions = [answer.completion for answer in self._answers]
+        scores = self._task.result
+        if not isinstance(scores, list):
+            return completions
+        return [replace(one, score=score) for one, score in zip(completions, scores, strict=False)]
 
 
-def _asked(feeds: Sequence[Feed], answers: list[Sequence[Float32]]) -> Strategy:
+def _asked(feeds: Sequence[Feed]) -> Decoding[list[Sequence[Float32]]]:
+    answers = []
     for feed in feeds:
         logits = yield feed
         answers.append(logits)
+    return answers
 
 
 def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:

@@ -52,6 +52,10 @@ class Tokenizer:
         """Id of a token given as the vocabulary spells it, None if it has no such token."""
         return self._inner.token_to_id(token)
 
+    def equals(self, other: "Tokenizer") -> bool:
+        """Whether another makes the same tokens of every text."""
+        return self._inner.to_str() == other._inner.to_str()
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text. `add_special_tokens` adds what the model expects around a bare text (often a leading
         BOS).

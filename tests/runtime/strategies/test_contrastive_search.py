@@ -84,7 +84,8 @@ def test_what_cannot_be_done_is_refused() -> None:
         ),
         (SamplingParams(top_k=4, temperature=1.0), 1, "temperature=1.0 is for drawing"),
         (SamplingParams(top_k=4), 2, "contrastive search gives one answer, not n=2"),
-        (SamplingParams(top_k=4, logprobs=1), 1, "logprobs=1: contrastive search does not note them"),
+        (SamplingParams(top_k=4, logprobs=1), 1, "logprobs=1: contrastive search notes none"),
+        (SamplingParams(top_k=4, prompt_logprobs=0), 1, "prompt_logprobs=0: contrastive search notes none"),
     ]:
         with pytest.raises(RequestError) as raised:
             options.start(request(*(ToyAnswer([1]) for _ in range(n)), params=params))

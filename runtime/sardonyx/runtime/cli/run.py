@@ -11,7 +11,8 @@ from sardonyx.runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from sardonyx.runtime.answer import Completion
-    from sardonyx.runtime.llm import LLM, Prompt
+    from sardonyx.runtime.llm import LLM
+    from sardonyx.runtime.prompts import Prompt
 
 
 @sampling_options

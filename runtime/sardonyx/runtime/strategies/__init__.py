@@ -13,7 +13,7 @@ import msgspec
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.logits import LogprobLog, Pick, Pipeline, Setting, pipeline
+from sardonyx.runtime.logits import LogprobLog, Pick, Pipeline, Setting, make_picker, noise_key, pipeline
 from sardonyx.runtime.logits.steps import FEEDBACK, TRUNCATIONS
 from sardonyx.runtime.params import SamplingParams, is_given
 from sardonyx.runtime.values import checked
@@ -68,8 +68,9 @@ class Answer(Protocol):
 
     sequence: list[int]
     """Prompt and answer so far."""
+    logprobs: LogprobLog | None
     prompt_logprobs: LogprobLog | None
-    """Where log probabilities of the prompt are noted, if they were asked for."""
+    """Where log probabilities are noted, if they were asked for."""
 
     @property
     def left(self) -> int:
@@ -86,23 +87,45 @@ class Answer(Protocol):
         """Another answer that has come as far as this one."""
 
 
+def prompt_fed(answer: Answer) -> Decoding[Float32]:
+    """Feed the prompt. The result is the logits behind it, `[1 or more, vocab]`.
+
+    If they were asked for, the log probabilities of its tokens are noted; then the logits of all of it are
+    wanted, piece by piece.
+    """
+    log, prompt = answer.prompt_logprobs, answer.sequence
+    if log is None:
+        (logits,) = yield Feed([prompt])
+        return logits
+    position = 1
+    for piece in pieces(prompt):
+        (logits,) = yield Feed([piece], wanted=len(piece))
+        known = prompt[position : position + len(piece)]  # what follows the last token is not known yet
+        log.note_rows(position, known, logits[: len(known)])
+        position += len(piece)
+    return logits
+
+
 @dataclass(frozen=True)
 class Request:
     """What an algorithm is asked for.
 
     `answers` are to be filled, all to the same prompt. `params` shape the distributions, `setting` says of
-    what text and `seed` fixes the noise; `pick(i)` is the rule by which answer i picks its tokens from
-    logits. `encode` makes token ids of any other prompt that an algorithm takes; `context` is how many
-    positions the models hold.
+    what text, and `seed` fixes the noise. `encode` makes token ids of any other prompt that an algorithm
+    takes; `context` is how many positions the models hold.
     """
 
     answers: Sequence[Answer]
     params: SamplingParams
     setting: Setting
     seed: int
-    pick: Callable[[int], Pick]
     encode: Callable[[Any], list[int]]
     context: int
+
+    def pick(self, i: int) -> Pick:
+        """The rule by which answer i picks its tokens. Each has noise of its own, the first by the seed."""
+        seed = noise_key(self.seed, -i) if i else self.seed
+        return make_picker(self.params, seed, self.setting, self.answers[i].logprobs)
 
     def shape(self, params: SamplingParams) -> Pipeline:
         """What such parameters make of logits."""
@@ -127,12 +150,11 @@ class Request:
                 off = getattr(SamplingParams(), name)
                 raise RequestError(f"{given} is for drawing, and {algorithm} draws none: leave it at {off!r}")
 
-    def no_logprobs(self, algorithm: str) -> None:
-        """Raises RequestError where log probabilities of tokens are not noted."""
-        if self.params.logprobs is not None:
-            raise RequestError(
-                f"logprobs={self.params.logprobs}: {algorithm} does not note them; score the text"
-            )
+    def no_logprobs(self, algorithm: str, of_prompt: bool = False) -> None:
+        """Raises RequestError where log probabilities of tokens, or those `of_prompt` too, are not noted."""
+        for name in ("logprobs", "prompt_logprobs")[: 1 + of_prompt]:
+            if (value := getattr(self.params, name)) is not None:
+                raise RequestError(f"{name}={value}: {algorithm} notes none; score the text")
 
 
 class Algorithm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import Candidates, Pipeline, Tokens, noise_key, uniform
 from sardonyx.runtime.params import PositiveCount, TokenId, says
 from sardonyx.runtime.probabilities import largest, log_softmax
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
 Beams = Annotated[PositiveCount, says("beam search: texts that grow side by side")]
 LengthPenalty = Annotated[float, says("beam search: above 0 favours long texts, below short ones")]
@@ -125,7 +125,7 @@ class Growth:
 def beam_search(answer: Answer, options: BeamSearch, grow: Growth) -> Decoding[list[Hypothesis]]:
     """The `num_beams` best texts that continue an answer, best first."""
     search = Search(answer, options)
-    logits = yield Feed([answer.sequence])
+    logits: Sequence[Float32] = [(yield from prompt_fed(answer))]
     while True:
         search.advance(grow(search.running, [rows[-1] for rows in logits]))
         if search.done:

@@ -11,7 +11,7 @@ import numpy as np
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
 from sardonyx.runtime.params import PositiveShare, says
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
 AMATEUR = 1
 
@@ -35,14 +35,14 @@ class ContrastiveDecoding(Algorithm, frozen=True, kw_only=True):
 
 def contrastive_decoding(answer: Answer, pick: Pick, plausibility: float) -> Decoding[None]:
     """Decode until the answer is complete, with two models in step."""
-    tokens = answer.sequence
+    expert = yield from prompt_fed(answer)
+    (amateur,) = yield Feed([answer.sequence], model=AMATEUR)
     while True:
-        (expert,) = yield Feed([tokens])
-        (amateur,) = yield Feed([tokens], model=AMATEUR)
         token = pick(answer.sequence, contrast(expert[-1], amateur[-1], plausibility), len(answer.sequence))
         if not answer.add(token):
             return
-        tokens = [token]
+        (expert,) = yield Feed([[token]])
+        (amateur,) = yield Feed([[token]], model=AMATEUR)
 
 
 def contrast(expert: Float32, amateur: Float32, plausibility: float) -> Float32:

@@ -34,7 +34,7 @@ class ContrastiveSearch(Algorithm, frozen=True, kw_only=True):
             raise RequestError(
                 "contrastive search tries the top_k likeliest tokens: set top_k, to 4 for example"
             )
-        request.no_logprobs("contrastive search")
+        request.no_logprobs("contrastive search", of_prompt=True)
         shape = request.shape(msgspec.structs.replace(params, temperature=1.0, top_k=0))
         return contrastive_search(answer, shape, self.penalty_alpha, params.top_k)
 

@@ -4,7 +4,7 @@ Vijayakumar 2016 (arXiv 1610.02424).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import numpy as np
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Candidates, Pipeline, Tokens
 from sardonyx.runtime.params import Amount, PositiveCount, says
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 from sardonyx.runtime.strategies.beam import (
     Beams,
     BeamSearch,
@@ -72,7 +72,7 @@ def diverse_beam_search(
 ) -> Decoding[list[Hypothesis]]:
     """The best texts that continue an answer, of all groups, best first."""
     searches = [Search(answer, options.group) for _ in range(options.num_beam_groups)]
-    logits = yield Feed([answer.sequence])
+    logits: Sequence[Float32] = [(yield from prompt_fed(answer))]
     live = [(search, 0) for search in searches]  # each with the index of its first row
     while True:
         said: Counter[int] = Counter()

@@ -10,7 +10,7 @@ from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
 from sardonyx.runtime.params import Amount, says
 from sardonyx.runtime.probabilities import log_softmax
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 from sardonyx.runtime.values import out_of_range
 
 
@@ -45,16 +45,17 @@ class Ensemble(Algorithm, frozen=True, kw_only=True):
 def ensemble(answer: Answer, pick: Pick, weights: Sequence[float], mean: str) -> Decoding[None]:
     """Decode until the answer is complete, with one model for each weight, in step. Weights sum to 1."""
     mixed = {"arithmetic": arithmetic, "geometric": geometric}[mean]
-    tokens = answer.sequence
+    opinions = [(yield from prompt_fed(answer))]
+    for model in range(1, len(weights)):
+        opinions += yield Feed([answer.sequence], model=model)
     while True:
-        opinions = []
-        for model in range(len(weights)):
-            (logits,) = yield Feed([tokens], model=model)
-            opinions.append(logits[-1])
-        token = pick(answer.sequence, mixed(opinions, weights), len(answer.sequence))
+        logits = mixed([rows[-1] for rows in opinions], weights)
+        token = pick(answer.sequence, logits, len(answer.sequence))
         if not answer.add(token):
             return
-        tokens = [token]
+        opinions = []
+        for model in range(len(weights)):
+            opinions += yield Feed([[token]], model=model)
 
 
 def arithmetic(opinions: Sequence[Float32], weights: Sequence[float]) -> Float32:

@@ -11,7 +11,7 @@ from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import Pick
 from sardonyx.runtime.params import says
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
 
 class Guidance(Algorithm, frozen=True, kw_only=True):
@@ -40,7 +40,8 @@ class Guidance(Algorithm, frozen=True, kw_only=True):
 
 def guidance(answer: Answer, pick: Pick, negative: list[int], scale: float) -> Decoding[None]:
     """Decode until the answer is complete, in two rows."""
-    conditional, unconditional = yield Feed([answer.sequence, negative])
+    conditional = yield from prompt_fed(answer)
+    _, unconditional = yield Feed([[], negative], keep=[(0, len(answer.sequence)), (0, 0)])
     while True:
         logits = guided(conditional[-1], unconditional[-1], scale)
         token = pick(answer.sequence, logits, len(answer.sequence))

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from sardonyx.runtime.logits import Pick
 from sardonyx.runtime.params import PositiveCount, says
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
 
 class PromptLookup(Algorithm, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class PromptLookup(Algorithm, frozen=True, kw_only=True):
 
 def prompt_lookup(answer: Answer, pick: Pick, options: PromptLookup) -> Decoding[None]:
     """Decode until the answer is complete."""
-    (logits,) = yield Feed([answer.sequence])
+    logits = (yield from prompt_fed(answer))[-1:]
     draft: list[int] = []
     most = options.prompt_lookup_num_tokens
     length = most

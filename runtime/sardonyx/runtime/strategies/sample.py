@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.logits import Pick
-from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, pieces
+from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
 
 class Sample(Algorithm, frozen=True, kw_only=True):
@@ -41,22 +40,3 @@ def samples(answers: Sequence[Answer], picks: Sequence[Pick]) -> Decoding[None]:
             keep=[(row, len(answer.sequence) - 1) for answer, _, row in growing],
         )
         given = [(*growing[row][:2], logits, row) for row, logits in enumerate(rows)]
-
-
-def prompt_fed(answer: Answer) -> Decoding[Float32]:
-    """Feed the prompt. The result is the logits behind it, `[1 or more, vocab]`.
-
-    If they were asked for, the log probabilities of its tokens are noted; then the logits of all of it are
-    wanted, piece by piece.
-    """
-    log, prompt = answer.prompt_logprobs, answer.sequence
-    if log is None:
-        (logits,) = yield Feed([prompt])
-        return logits
-    position = 1
-    for piece in pieces(prompt):
-        (logits,) = yield Feed([piece], wanted=len(piece))
-        known = prompt[position : position + len(piece)]  # what follows the last token is not known yet
-        log.note_rows(position, known, logits[: len(known)])
-        position += len(piece)
-    return logits
