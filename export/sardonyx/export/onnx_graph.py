@@ -23,6 +23,8 @@ from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import Matrix, OnRead, check_finite, unseen
 from sardonyx.models.graph import Activation, AttentionSpec, Linear, Weight
 
+FLOAT = ir.TensorType(ir.DataType.FLOAT)
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -62,7 +64,9 @@ class OnnxGraph:
         self.builder = OnnxBuilder(weights, plan.context)
         self.quantizer_of: dict[str, str] = {}
         self._plan = plan
+        self._recipe = plan.recipe.fitted(plan.checkpoint)
         self._vocab, self._hidden = 0, 0
+        self._positions: tuple[str, ...] = ("rows", "tokens")
 
     def embed(self, table: Weight) -> Value:
         self._vocab, self._hidden = table.shape
@@ -76,11 +80,13 @@ class OnnxGraph:
 
     def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
         results: list[Value] = []
+        value = self._value(x)
+        value.type, value.shape = FLOAT, ir.Shape([*self._positions, layers[0].inputs])
         for quantizer, group in groupby(layers, key=lambda layer: self._quantizer(layer.weight)):
             stack = tuple(group)
             bias = self._bias(stack)
             packed = quantizer.linear(
-                self.builder, self._value(x), self._matrix(*(layer.weight for layer in stack)), bias
+                self.builder, value, self._matrix(*(layer.weight for layer in stack)), bias
             )
             widths = tuple(layer.outputs for layer in stack)
             results += [packed] if len(stack) == 1 else [Slice(packed, widths, i) for i in range(len(stack))]
@@ -104,8 +110,8 @@ class OnnxGraph:
     def layer_norm(
         self, x: Value, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
     ) -> Value:
-        beta = self._stored(bias) if bias else None
-        return self._normed(x, weight, norms.Layer(self._stored(weight), beta, epsilon, groups))
+        weights = [self._stored(part) for part in (weight, bias) if part]
+        return self._normed(x, weight, norms.Layer(weights, epsilon, groups))
 
     def attend(
         self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str, sinks: Weight | None = None
@@ -117,6 +123,7 @@ class OnnxGraph:
         rows = self.builder.input("logit_rows", ir.DataType.INT64, ["wanted"])
         shape = self.builder.constant(np.array([-1, self._hidden], np.int64))
         flat = self.builder.op("Reshape", self._value(x), shape)
+        self._positions = ("wanted",)
         return self.builder.op("Gather", flat, rows, axis=0)
 
     def output(self, logits: Value) -> None:
@@ -174,7 +181,7 @@ class OnnxGraph:
         return self.builder.ops("Split", x.packed, sizes, count=len(x.widths), axis=-1)
 
     def _quantizer(self, weight: Weight) -> Quantizer:
-        quantizer = self._plan.recipe.quantizer(weight.name)
+        quantizer = self._recipe.quantizer(weight.name)
         self.quantizer_of[weight.name] = str(quantizer)
         return quantizer
 

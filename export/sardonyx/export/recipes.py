@@ -1,11 +1,13 @@
 """Which quantizer for which tensor: a recipe is a few readable rules, and the first that matches decides."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from sardonyx.export.certificate import UNLIMITED, Limits
+from sardonyx.export.checkpoint import Checkpoint
 from sardonyx.export.quantizers import Quantizer
+from sardonyx.export.quantizers.gguf_blocks import as_stored
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.none import Float
 from sardonyx.export.quantizers.w8a8 import W8A8
@@ -22,6 +24,12 @@ class Recipe:
     rules: tuple[tuple[str, Quantizer], ...]
     limits: Limits = UNLIMITED
     """What the recipe promises; an export that misses it fails."""
+    fit: Callable[[Checkpoint], tuple[tuple[str, Quantizer], ...]] | None = None
+    """Makes the rules, where they depend on what a checkpoint holds. Raises SourceError if there are none."""
+
+    def fitted(self, checkpoint: Checkpoint) -> "Recipe":
+        """The recipe with its rules for this checkpoint. Raises SourceError when it is not for such."""
+        return self if self.fit is None else replace(self, rules=self.fit(checkpoint), fit=None)
 
     def quantizer(self, weight: str) -> Quantizer:
         return next(quantizer for pattern, quantizer in self.rules if fnmatchcase(weight, pattern))
@@ -50,6 +58,7 @@ _RECIPES = (
         (*_tables(NBits(8)), ("*", NBits(4))),
         Limits(kl_mean=0.35, noise=6, flips=0.2),
     ),
+    Recipe("gguf", "the blocks of a quantized GGUF, not quantized again", (), fit=as_stored),
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Checkpoint, Float32, LazyTensor
 from sardonyx.models.graph import Weight
@@ -43,13 +44,22 @@ class Matrix:
 
     def chunks(self, columns: slice = slice(None)) -> Iterator[Float32]:
         """All rows in order, a few at a time, as float32 `[some, columns]`."""
+        for name, tensor, start, stop in self._pieces():
+            rows = tensor.rows(start, stop)[:, columns]
+            self.on_read(rows, name)
+            yield rows
+
+    def raw_chunks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """The same pieces as they are stored, `[some, bytes]`, and whose they are; `on_read` sees nothing."""
+        for name, tensor, start, stop in self._pieces():
+            yield name, tensor.raw(start, stop)
+
+    def _pieces(self) -> Iterator[tuple[str, LazyTensor, int, int]]:
         for weight, tensor in self.parts:
             outputs, inputs = weight.shape
             step = max(1, CHUNK_ELEMENTS // inputs)
             for start in range(0, outputs, step):
-                rows = tensor.rows(start, min(start + step, outputs))[:, columns]
-                self.on_read(rows, weight.name)
-                yield rows
+                yield weight.name, tensor, start, min(start + step, outputs)
 
 
 def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied: bool) -> None:

@@ -32,6 +32,9 @@ class LazyTensor(Protocol):
     def rows(self, start: int, stop: int) -> Float32:
         """Slice `[start:stop]` of the first axis as float32, shape `(stop - start, *shape[1:])`."""
 
+    def raw(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """The same slice in its stored type, as bytes `[stop - start, bytes of a row]`."""
+
 
 @dataclass(frozen=True)
 class TokenizerFiles:

@@ -7,11 +7,12 @@ file count as the process's memory, and a model of many gigabytes must pass thro
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sardonyx.export.checkpoint import Float32
+from sardonyx.export.checkpoint import Float32, LazyTensor
 from sardonyx.runtime.errors import SourceError
 
 Bytes = NDArray[np.uint8]
@@ -42,20 +43,27 @@ class StoredTensor:
 
     def rows(self, start: int, stop: int) -> Float32:
         """Slice `[start:stop]` of the first axis. Raises SourceError when the file has become shorter."""
-        if not 0 <= start <= stop <= self.shape[0]:
-            raise IndexError(f"{self.name} has {self.shape[0]} rows, not {start}:{stop}")
+        self._check_range(start, stop)
         rows = np.empty((stop - start, *self.shape[1:]), np.float32)
         step = max(1, _STRIDE // max(1, self.row_bytes))
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            part[:] = self.decode(self.raw(start + first, start + first + len(part))).reshape(part.shape)
+        return rows
+
+    def raw(self, start: int, stop: int) -> Bytes:
+        """The same slice as it lies in the file, `[stop - start, row_bytes]`."""
+        self._check_range(start, stop)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset + start * self.row_bytes)
-            for first in range(0, len(rows), step):
-                part = rows[first : first + step]
-                stored = file.read(len(part) * self.row_bytes)
-                if len(stored) < len(part) * self.row_bytes:
-                    raise SourceError(f"{self.path}: became shorter while tensor {self.name} was being read")
-                block = np.frombuffer(stored, np.uint8).reshape(len(part), self.row_bytes)
-                part[:] = self.decode(block).reshape(part.shape)
-        return rows
+            stored = file.read((stop - start) * self.row_bytes)
+        if len(stored) < (stop - start) * self.row_bytes:
+            raise SourceError(f"{self.path}: became shorter while tensor {self.name} was being read")
+        return np.frombuffer(stored, np.uint8).reshape(stop - start, self.row_bytes)
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise IndexError(f"{self.name} has {self.shape[0]} rows, not {start}:{stop}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Deinterleaved:
     undoes it.
     """
 
-    stored: StoredTensor
+    stored: LazyTensor
     heads: int
 
     @property
@@ -81,8 +89,15 @@ class Deinterleaved:
 
     def rows(self, start: int, stop: int) -> Float32:
         """Slice `[start:stop]` of the first axis; reads the whole heads that it touches."""
+        return self._in_order(self.stored.rows, start, stop)
+
+    def raw(self, start: int, stop: int) -> Bytes:
+        """The same slice as it lies in the file, `[stop - start, row_bytes]`."""
+        return self._in_order(self.stored.raw, start, stop)
+
+    def _in_order(self, read: Callable[[int, int], NDArray[Any]], start: int, stop: int) -> NDArray[Any]:
         width = self.shape[0] // self.heads
         first, last = start // width, -(-stop // width)  # heads
-        pairs = self.stored.rows(first * width, last * width)
-        halves = pairs.reshape(last - first, width // 2, 2, *self.shape[1:]).swapaxes(1, 2)
+        pairs = read(first * width, last * width)
+        halves = pairs.reshape(last - first, width // 2, 2, *pairs.shape[1:]).swapaxes(1, 2)
         return halves.reshape(pairs.shape)[start - first * width : stop - first * width]
