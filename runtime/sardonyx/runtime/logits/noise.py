@@ -17,24 +17,35 @@ Bits = NDArray[np.uint64]
 HEAT = 8192
 """Candidates that are dealt with at once; their arrays stay in the processor's cache."""
 
+FEW = 512
+"""Candidates of whom it is not worth while to say first who has lost."""
+
 
 def draw(candidates: Candidates, seed: int, position: int) -> int:
     """One token id, distributed as softmax of the logits: argmax of logit + Gumbel noise (arXiv 1411.0030).
 
-    Of equals, the lowest id wins. With E = -ln u, that is the least E / weight. As E >= 1 - u, a token whose
-    (1 - u) / weight exceeds another's E / weight has lost, so logarithms are taken only of the few left.
+    Of equals, the lowest id wins.
     """
     ids, logits = candidates
     key = noise_key(seed, position)
+    left = _not_lost(ids, key, logits) if len(ids) > FEW else slice(None)
+    noise = -np.log(-np.log(uniform(ids[left], key)))
+    return int(ids[left][np.argmax(logits[left] + noise)])
+
+
+def _not_lost(ids: NDArray[np.int32], key: int, logits: Row) -> NDArray[np.intp]:
+    """Places of the tokens that may win, found without a logarithm.
+
+    With E = -ln u, the winner has the least E / weight. As E >= 1 - u, a token whose (1 - u) / weight exceeds
+    another's E / weight has lost.
+    """
     top = logits.max()
-    if top == -np.inf:  # all are masked
-        return int(ids[0])
+    if top == -np.inf:
+        return np.zeros(1, np.intp)
     bound = _bounds(ids, key, logits, top)
     best = bound.argmin()
     rival = -math.log(uniform(ids[[best]], key)[0]) * math.exp(float(top) - float(logits[best])) * 2.0**31
-    left = np.flatnonzero(bound <= np.float32(rival * (1 + 1e-5)))  # a margin for rounding
-    noise = -np.log(-np.log(uniform(ids[left], key)))
-    return int(ids[left[np.argmax(logits[left] + noise)]])
+    return np.flatnonzero(bound <= np.float32(rival * (1 + 1e-5)))  # a margin for rounding
 
 
 def _bounds(ids: NDArray[np.int32], key: int, logits: Row, top: np.float32) -> Row:
