@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from sardonyx.export.attention.fit import Fit, fitted
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
+
+Float64 = NDArray[np.float64]
 
 TABLE_POSITIONS = 1 << 14
 """Positions whose rotary angles are computed at a time: a context may have a million."""
@@ -24,9 +27,9 @@ def attend(
     g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, sinks: ir.Value | None
 ) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
-    fit = fitted(spec.head_width, spec.rotation.at(g.context) if spec.rotation else None)
-    if fit.exact:
-        return _kernel(g, qkv, spec, fit, sinks)
+    rotation = spec.rotation.at(g.context) if spec.rotation else None
+    fit = fitted(spec.head_width, rotation)
+    tables = _tables(g, rotation, fit.still) if rotation else None
     query, key, value = _unpacked(g, qkv, spec)
     fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value))
     return fit.cut(g, _kernel(g, fitting, spec, fit, sinks))
@@ -85,29 +88,27 @@ def _unpacked(
 
 
 def rotary_table(
-    function: Callable[[Float32], Float32], rotation: Rotation, context: int
+    function: Callable[[Float64], Float64], rotation: Rotation, context: int
 ) -> Iterator[Float32]:
     """Cosine or sine of every position's angles, `[context, pairs]`, some positions at a time.
 
-    Angles are products of float32 numbers, as the models were trained with, not the exact products.
+    Angles are products of float32 numbers, as the models were trained with, not the exact products. Their
+    functions are taken in float64: rounded from there they are the same on every machine.
     """
     frequencies = np.array(rotation.frequencies, np.float32)
     for start in range(0, context, TABLE_POSITIONS):
         positions = np.arange(start, min(start + TABLE_POSITIONS, context), dtype=np.float32)
-        yield function(positions[:, None] * frequencies) * np.float32(rotation.magnitude)
+        angles = (positions[:, None] * frequencies).astype(np.float64)
+        yield (function(angles) * rotation.magnitude).astype(np.float32)
 
 
 def _tables(g: OnnxBuilder, rotation: Rotation) -> tuple[ir.Value, ir.Value]:
-    def store() -> tuple[ir.Value, ir.Value]:
-        name = f"rotary.{zlib.crc32(repr(rotation).encode()):08x}"
-        shape = (g.context, len(rotation.frequencies))
-        return (
-            g.stored(
-                f"{name}.cos", ir.DataType.FLOAT, shape, lambda: rotary_table(np.cos, rotation, g.context)
-            ),
-            g.stored(
-                f"{name}.sin", ir.DataType.FLOAT, shape, lambda: rotary_table(np.sin, rotation, g.context)
-            ),
-        )
+    """Named after the numbers that they are made of, so that layers with the same rotation share them."""
+    numbers = np.array([*rotation.frequencies, rotation.magnitude], np.float32)
+    shape = (g.context, len(rotation.frequencies))
 
-    return g.once(rotation, store)
+    def table(kind: str, function: Callable[[Float64], Float64]) -> ir.Value:
+        name = f"rotary.{zlib.crc32(numbers.tobytes()):08x}.{kind}"
+        return g.stored(name, ir.DataType.FLOAT, shape, lambda: rotary_table(function, rotation, g.context))
+
+    return table("cos", np.cos), table("sin", np.sin)
