@@ -23,7 +23,8 @@ class Options:
     `context` lowers the number of positions the artifact can hold (default: what the model was trained for),
     `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over
     more texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as
-    `OUT.failed` with `keep_failed`.
+    `OUT.failed` with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which
+    contrastive search needs.
     """
 
     context: int | None = None
@@ -31,6 +32,7 @@ class Options:
     verify: bool = True
     thorough: bool = False
     keep_failed: bool = False
+    hidden_states: bool = False
 
 
 DEFAULTS = Options()
@@ -71,7 +73,7 @@ def _proven(
     title = f"{checkpoint.name} as {recipe.name}"
     if options.verify:
         require_space(folder, checkpoint, copies=2)
-    manifest = build(folder, checkpoint, recipe, options.context, progress)
+    manifest = build(folder, checkpoint, recipe, options.context, progress, options.hidden_states)
     if not options.verify:
         demand(title, list(structure_checks(structure(folder, manifest))))
         return manifest

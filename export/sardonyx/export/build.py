@@ -51,18 +51,19 @@ def build(
     recipe: Recipe,
     context: int | None = None,
     progress: Progress = unheard,
+    hidden_states: bool = False,
 ) -> Manifest:
     """Write the model to an empty folder. Raises SourceError, RequestError and OSError.
 
-    `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
-    Progress counts parameters.
+    `context` lowers the number of positions the artifact can hold (default: what the model was trained for);
+    `hidden_states` puts out what the head reads, too. Progress counts parameters.
     """
     decoder = described(checkpoint)
     tokenizer = checkpoint.tokenizer()
     counted = cost(decoder)
     check_weights(checkpoint, counted.weights, tied=decoder.tied)
     listen = _listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
-    plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen)
+    plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen, hidden_states)
     with _naming(checkpoint):
         graph = _write_graph(folder, decoder, plan)
     _write_tokenizer(folder, tokenizer)
@@ -141,4 +142,5 @@ def _manifest(
         exporter=f"sardonyx {version('sardonyx')}",
         generation=dict(checkpoint.generation),
         weights=graph.quantizer_of,
+        hidden_size=decoder.hidden if plan.hidden_states else 0,
     )

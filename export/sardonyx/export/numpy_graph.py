@@ -36,6 +36,8 @@ class NumpyGraph:
         self._past = 0
         self._ids = np.empty(0, np.int64)
         self._logits = np.empty((0, 0))
+        self.hidden = np.empty((0, 0))
+        """What the head made the last logits of, `[tokens, hidden]`."""
 
     def run(self, tokens: Sequence[int]) -> Float64:
         """Logits of every position of these new tokens, `[tokens, vocab]`."""
@@ -117,8 +119,8 @@ class NumpyGraph:
     def select(self, x: Float64) -> Float64:
         return x
 
-    def output(self, logits: Float64) -> None:
-        self._logits = logits
+    def output(self, logits: Float64, hidden: Float64) -> None:
+        self._logits, self.hidden = logits, hidden
 
     def _weight(self, weight: Weight) -> Float64:
         return self._fetch(weight).astype(np.float64)

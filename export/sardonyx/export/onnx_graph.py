@@ -55,6 +55,8 @@ class Plan:
     target: Target
     context: int
     on_read: OnRead = unseen
+    hidden_states: bool = False
+    """Whether what the head reads is an output too."""
 
 
 class OnnxGraph:
@@ -126,8 +128,10 @@ class OnnxGraph:
         self._positions = ("wanted",)
         return self.builder.op("Gather", flat, rows, axis=0)
 
-    def output(self, logits: Value) -> None:
+    def output(self, logits: Value, hidden: Value) -> None:
         self.builder.output(self._value(logits), "logits", ir.DataType.FLOAT, ["wanted", self._vocab])
+        if self._plan.hidden_states:
+            self.builder.output(self._value(hidden), "hidden", ir.DataType.FLOAT, ["wanted", self._hidden])
 
     def _value(self, x: Value) -> ir.Value:
         """The value as a tensor of the graph, whatever it takes to have it."""

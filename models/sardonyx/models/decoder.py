@@ -42,7 +42,7 @@ class Decoder:
         for index, block in enumerate(self.blocks):
             x = block.emit(g, x, f"model.layers.{index}")
         x = self.norm.emit(g, g.select(x), "model.norm")
-        g.output(self._logits(g, x))
+        g.output(self._logits(g, x), hidden=x)
 
     @property
     def _table(self) -> Weight:

@@ -142,5 +142,7 @@ class Graph(Protocol[Value]):
     def select(self, x: Value) -> Value:
         """Keep the positions whose logits are wanted: nothing after this pays for the others."""
 
-    def output(self, logits: Value) -> None:
-        """The graph's output, `[wanted, vocab]`."""
+    def output(self, logits: Value, hidden: Value) -> None:
+        """The logits, `[wanted, vocab]`, and what the head made them of, `[wanted, features]`: put out only if
+        that was asked for.
+        """

@@ -35,6 +35,9 @@ def command(
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Keep what misses its limits as DIR.failed.")
     ] = False,
+    hidden_states: Annotated[
+        bool, typer.Option("--hidden-states", help="Put them out, too: contrastive search needs them.")
+    ] = False,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -55,7 +58,7 @@ def command(
     path = library.source(source)
     model = Path(source).resolve().stem if path == Path(source) else source
     folder = out or library.artifact_folder(model, recipe)
-    options = Options(context, force, verify, thorough, keep_failed)
+    options = Options(context, force, verify, thorough, keep_failed, hidden_states)
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
