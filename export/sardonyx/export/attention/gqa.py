@@ -27,9 +27,9 @@ def attend(
     g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, sinks: ir.Value | None
 ) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
-    rotation = spec.rotation.at(g.context) if spec.rotation else None
-    fit = fitted(spec.head_width, rotation)
-    tables = _tables(g, rotation, fit.still) if rotation else None
+    fit = fitted(spec.head_width, spec.rotation.at(g.context) if spec.rotation else None)
+    if fit.exact:
+        return _kernel(g, qkv, spec, fit, sinks)
     query, key, value = _unpacked(g, qkv, spec)
     fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value))
     return fit.cut(g, _kernel(g, fitting, spec, fit, sinks))
