@@ -50,6 +50,6 @@ def scripted_llm(*, template: str | None = TEMPLATE, context: int = 256) -> LLM:
     )
 
 
-def scripted_llm_manifest(context: int = 256) -> Manifest:
+def scripted_llm_manifest(context: int = 256, hidden_size: int = 0) -> Manifest:
     manifest = scripted_manifest(len(VOCABULARY), context, eos=[VOCABULARY.index("<end>")])
-    return msgspec.structs.replace(manifest, name="parrot")
+    return msgspec.structs.replace(manifest, name="parrot", hidden_size=hidden_size)
