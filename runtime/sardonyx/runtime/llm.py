@@ -78,8 +78,8 @@ class LLM:
         of a copy arranged for speed: a float32 model then takes a fifth of the memory of its own and is as
         fast, but gives batched rows other last bits; a quantized one becomes unusably slow. `exact`
         makes numbers independent of how the text came to be fed, to the bit: an answer is the same with
-        guesses or without. It costs a fifth of the decoding speed. Raises ArtifactError naming the file that
-        is missing, cut or altered.
+        guesses or without. It costs up to a third of the decoding speed. Raises ArtifactError naming the file
+        that is missing, cut or altered.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
