@@ -70,6 +70,12 @@ def test_the_context_ends_an_answer_too() -> None:
     assert answer.finish_reason == "length"
 
 
+def test_the_context_ends_even_an_answer_that_should_be_longer() -> None:
+    answer = make(room=2, min_tokens=5)
+    assert feed(answer, ids("abc")) == ["a", "b"]
+    assert answer.finish_reason == "length"
+
+
 def test_special_tokens_are_kept_but_not_shown() -> None:
     answer = make()
     assert feed(answer, [*ids("a"), END, *ids("b")]) == ["a", "", "b"]

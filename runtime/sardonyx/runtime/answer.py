@@ -122,13 +122,12 @@ class TextAnswer:
         self._watch.note()
         if token in self._stop_ids:
             self.finish("stop")
-        elif len(self.sequence) - self._prompt_tokens < self._least:  # too early to look for stop strings
-            self.text += self._detokenizer.push(token)
         else:
-            self.text += self._stops.push(self._detokenizer.push(token))
+            count, text = len(self.sequence) - self._prompt_tokens, self._detokenizer.push(token)
+            self.text += text if count < self._least else self._stops.push(text)
             if self._stops.matched is not None:
                 self.finish_reason = "stop"
-            elif len(self.sequence) - self._prompt_tokens >= self._limit:
+            elif count >= self._limit:
                 self.finish("length")
         return self.finish_reason is None
 
