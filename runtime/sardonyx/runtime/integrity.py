@@ -26,7 +26,6 @@ from sardonyx.runtime.manifest import (
     Manifest,
 )
 
-
 PARTS = (MODEL_NAME, WEIGHTS_NAME, TOKENIZER_NAME, CHAT_TEMPLATE_NAME)
 """Files that are read when an artifact is loaded."""
 
