@@ -87,6 +87,97 @@ VARIANTS: Mapping[str, Mapping[str, Config]] = {
             "rope_scaling": {"type": "linear", "factor": 2.0},
         },
     },
+    "cohere": {
+        "plain, untied": {"use_qk_norm": False, "tie_word_embeddings": False, "logit_scale": 1.0},
+        "biased, three kv heads": {"attention_bias": True, "num_key_value_heads": 3, "vocab_size": 130},
+        "odd heads": {"hidden_size": 60},
+    },
+    "cohere2": {
+        "by pattern, biased": {
+            "layer_types": None,
+            "sliding_window_pattern": 2,
+            "attention_bias": True,
+            "num_key_value_heads": 3,
+        },
+        "odd heads, untied": {"hidden_size": 60, "tie_word_embeddings": False},
+    },
+    "falcon": {
+        "40B": {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
+        "11B": {"new_decoder_architecture": True, "num_kv_heads": 3, "num_ln_in_parallel_attn": 1},
+        "head by head, one after another": {"multi_query": False, "parallel_attn": False, "bias": True},
+        "odd heads, untied": {"hidden_size": 60, "tie_word_embeddings": False, "vocab_size": 130},
+    },
+    "gemma": {
+        "odd sizes, biased, untied": {
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
+            **ODD_SIZES,
+        },
+        "rope linear": {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    },
+    "gemma2": {
+        "no caps, odd sizes": {
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            **ODD_SIZES,
+        },
+        "stated, biased": {
+            "attention_bias": True,
+            "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+            "num_key_value_heads": 3,
+        },
+    },
+    "gemma3_text": {
+        "scaled, capped": {
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "final_logit_softcapping": 3.0,
+            "head_dim": 32,
+        },
+        "stated, odd sizes": {
+            "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+            "attention_bias": True,
+            **ODD_SIZES,
+        },
+    },
+    "gpt2": {
+        "no inner, by layer": {"n_inner": None, "scale_attn_by_inverse_layer_idx": True},
+        "not scaled, untied": {"scale_attn_weights": False, "tie_word_embeddings": False},
+        "odd heads": {"n_embd": 60, "activation_function": "relu", "vocab_size": 130},
+    },
+    "gpt_neox": {
+        "one after another, no bias": {"use_parallel_residual": False, "attention_bias": False},
+        "few rotated, tied": {"rotary_pct": 0.25, "hidden_size": 144, "tie_word_embeddings": True},
+        "all rotated, linear": {
+            "rotary_pct": 1.0,
+            "rotary_emb_base": 5000,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        },
+    },
+    "phi3": {
+        "4k": {"rope_scaling": None, "sliding_window": None, "num_key_value_heads": 3},
+        "4-mini": {
+            "partial_rotary_factor": 0.75,
+            "tie_word_embeddings": True,
+            "num_key_value_heads": 1,
+            "hidden_size": 192,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0] * 12,
+                "long_factor": [1.0 + i / 4 for i in range(12)],
+            },
+        },
+        "short": {"original_max_position_embeddings": 128},
+    },
+    "stablelm": {
+        "plain": {"qk_layernorm": False, "use_qkv_bias": False, "partial_rotary_factor": 0.25},
+        "side by side, tied": {"use_parallel_residual": True, "tie_word_embeddings": True},
+        "3B": {"hidden_size": 240, "partial_rotary_factor": 0.25, "num_key_value_heads": 6},
+    },
+    "starcoder2": {
+        "no bias, no window": {"use_bias": False, "sliding_window": None},
+        "odd sizes, untied": {"tie_word_embeddings": False, **ODD_SIZES},
+    },
     "granite": {
         "all one": {
             "embedding_multiplier": 1.0,

@@ -39,10 +39,13 @@ def saved_by_transformers(
     """Save a model of random weights as users do, with a tokenizer; returns its logits for the sequences."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_utils import no_init_weights
 
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**config), dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**config), dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+    model.tie_weights()
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

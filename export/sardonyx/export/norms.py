@@ -1,6 +1,6 @@
 """Norms as ONNX nodes: alone, in groups, or taking along the addition before them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,40 +54,39 @@ class RMS:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Layer norm; `gamma` and `beta` are `[size]`, or `[groups, size]`."""
+    """Layer norm; `weights` are gamma and, if there is one, beta, as wide as all groups together.
 
-    gamma: ir.Value
-    beta: ir.Value | None
+    A beta that is not there is left off: onnxruntime 1.32 crashes while it optimizes an empty last input.
+    """
+
+    weights: Sequence[ir.Value]
     epsilon: float
     groups: int
 
     def of(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
         if self.groups == 1:
-            return self._normed(g, x, self.gamma, self.beta)
-        return _in_groups(g, x, self.groups, lambda x: self._weighted(g, x))
+            return self._normed(g, x, *self.weights)
+        gamma, *beta = self.weights
+        assert gamma.shape is not None
+        ones = g.constant(np.ones(gamma.shape.numpy()[0] // self.groups, np.float32))
+        plain = _in_groups(g, x, self.groups, lambda x: self._normed(g, x, ones))
+        weighted = g.op("Mul", plain, gamma)
+        return g.op("Add", weighted, *beta) if beta else weighted
 
     def of_sum(self, g: OnnxBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         normed, _, _, total = g.ops(
             "SkipLayerNormalization",
             a,
             b,
-            self.gamma,
-            self.beta,
+            *self.weights,
             count=4,
             domain=MICROSOFT,
             epsilon=self.epsilon,
         )
         return normed, total
 
-    def _normed(self, g: OnnxBuilder, x: ir.Value, gamma: ir.Value, beta: ir.Value | None) -> ir.Value:
-        return g.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=self.epsilon)
-
-    def _weighted(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
-        """`[..., groups, size]`. The kernel takes one weight for all groups: here it takes none."""
-        assert self.gamma.shape is not None
-        ones = g.constant(np.ones(self.gamma.shape.numpy()[-1], np.float32))
-        weighted = g.op("Mul", self._normed(g, x, ones, None), self.gamma)
-        return weighted if self.beta is None else g.op("Add", weighted, self.beta)
+    def _normed(self, g: OnnxBuilder, x: ir.Value, *weights: ir.Value) -> ir.Value:
+        return g.op("LayerNormalization", x, *weights, axis=-1, epsilon=self.epsilon)
 
 
 def _in_groups(g: OnnxBuilder, x: ir.Value, groups: int, norm: Callable[[ir.Value], ir.Value]) -> ir.Value:

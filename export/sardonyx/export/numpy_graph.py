@@ -1,7 +1,7 @@
 """Graph -> arrays: the interpreter that says what a verb means, and that every artifact is held against.
 
-One sequence, float64, no cleverness: attention is written out, the cache is concatenation. It knows no
-quantizer: it asks a function for weights, which may hand it what a quantizer left of them.
+One sequence, no cleverness: attention is written out, the cache is concatenation. It knows no quantizer: it
+asks a function for weights, which may hand it what a quantizer left of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from sardonyx.models.graph import Activation, AttentionSpec, Linear, Rotation, W
 
 Float64 = NDArray[np.float64]
 Fetch = Callable[[Weight], Float32]
+Precision = type[np.float64] | type[np.float32]
 
 ACTIVATIONS: dict[Activation, Callable[[Float64], Float64]] = {
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -27,11 +28,15 @@ ACTIVATIONS: dict[Activation, Callable[[Float64], Float64]] = {
 
 
 class NumpyGraph:
-    """Implements `models.graph.Graph` by computing. Each `run` continues the sequence of those before it."""
+    """Implements `models.graph.Graph` by computing. Each `run` continues the sequence of those before it.
 
-    def __init__(self, decoder: Decoder, fetch: Fetch) -> None:
+    The types say float64, which is what a reference needs; `precision` may say float32, which is faster.
+    """
+
+    def __init__(self, decoder: Decoder, fetch: Fetch, precision: Precision = np.float64) -> None:
         self._decoder = decoder
         self._fetch = fetch
+        self._precision = precision
         self._cache: dict[str, Float64] = {}
         self._past = 0
         self._ids = np.empty(0, np.int64)
@@ -41,10 +46,14 @@ class NumpyGraph:
 
     def run(self, tokens: Sequence[int]) -> Float64:
         """Logits of every position of these new tokens, `[tokens, vocab]`."""
-        self._ids = np.array(tokens, np.int64)
+        self.take(tokens)
         self._decoder.emit(self)
         self._past += len(tokens)
         return self._logits
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Take these as the new tokens, for a description that somebody else emits."""
+        self._ids = np.array(tokens, np.int64)
 
     def embed(self, table: Weight) -> Float64:
         return self._weight(table)[self._ids]
@@ -68,7 +77,7 @@ class NumpyGraph:
         return x * factor
 
     def activate(self, x: Float64, function: Activation) -> Float64:
-        return ACTIVATIONS[function](x)
+        return ACTIVATIONS[function](x).astype(self._precision, copy=False)
 
     def rms_norm(self, x: Float64, weight: Weight, epsilon: float, groups: int = 1) -> Float64:
         parts = x.reshape(len(x), groups, -1)
@@ -80,9 +89,9 @@ class NumpyGraph:
     ) -> Float64:
         parts = x.reshape(len(x), groups, -1)
         centred = parts - parts.mean(-1, keepdims=True)
-        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * self._weight(weight)
-        shifted: Float64 = normed + (self._weight(bias) if bias else 0)
-        return shifted.reshape(x.shape)
+        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+        weighted: Float64 = normed.reshape(x.shape) * self._weight(weight)
+        return weighted + (self._weight(bias) if bias else 0)
 
     def attend(
         self,
@@ -100,20 +109,20 @@ class NumpyGraph:
             self._cached(f"{at}.value", value),
         )  # [positions, kv_heads, width]
         group = spec.heads // spec.kv_heads
-        key, value = key.repeat(group, axis=1), value.repeat(group, axis=1)
-        scores = np.einsum("qhw,khw->hqk", query, key) * spec.scale
+        query, key, value = (x.swapaxes(0, 1) for x in (query, key, value))  # heads first
+        key, value = key.repeat(group, axis=0), value.repeat(group, axis=0)
+        scores = query @ key.swapaxes(1, 2) * spec.scale
         if spec.softcap:
             scores = spec.softcap * np.tanh(scores / spec.softcap)
-        back = np.arange(self._past, self._past + len(query))[:, None] - np.arange(
-            len(key)
-        )  # positions looked back
-        seen = (back >= 0) & (back < (spec.window or len(key)))
+        tokens, positions = scores.shape[1:]
+        back = np.arange(self._past, self._past + tokens)[:, None] - np.arange(positions)
+        seen = (back >= 0) & (back < (spec.window or positions))
         scores = np.where(seen, scores, -np.inf)
-        sink = self._weight(sinks)[:, None, None] if sinks else np.full((1, 1, 1), -np.inf)
+        sink = self._weight(sinks)[:, None, None] if sinks else self._precision(-np.inf)
         largest = np.maximum(scores.max(-1, keepdims=True), sink)
         weights = np.exp(scores - largest)
         weights /= weights.sum(-1, keepdims=True) + np.exp(sink - largest)
-        mixed: Float64 = np.einsum("hqk,khw->qhw", weights, value).reshape(len(query), -1)
+        mixed: Float64 = (weights @ value).swapaxes(0, 1).reshape(tokens, -1)
         return mixed
 
     def select(self, x: Float64) -> Float64:
@@ -123,7 +132,7 @@ class NumpyGraph:
         self._logits, self.hidden = logits, hidden
 
     def _weight(self, weight: Weight) -> Float64:
-        return self._fetch(weight).astype(np.float64)
+        return self._fetch(weight).astype(self._precision, copy=False)
 
     def _cached(self, name: str, new: Float64) -> Float64:
         past = self._cache.get(name)
@@ -134,6 +143,6 @@ class NumpyGraph:
         """Channel pairs (i, i + pairs) turned by position times frequency; channels beyond are left alone."""
         pairs = len(rotation.frequencies)
         angles = np.arange(self._past, self._past + len(x))[:, None, None] * np.array(rotation.frequencies)
-        cos, sin = np.cos(angles) * rotation.magnitude, np.sin(angles) * rotation.magnitude
+        cos, sin = (turn(angles).astype(x.dtype) * rotation.magnitude for turn in (np.cos, np.sin))
         a, b, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], -1)

@@ -34,6 +34,11 @@ def number(config: Config, field: str, default: Any = _REQUIRED) -> float:
     return float(value)
 
 
+def number_or_none(config: Config, field: str, default: float | None = None) -> float | None:
+    """A positive number, or None for null. A field that is absent takes the default."""
+    return None if config.get(field, default) is None else number(config, field, default)
+
+
 def numbers(config: Config, field: str, count: int) -> tuple[float, ...]:
     """So many positive numbers."""
     values = _field(config, field, _REQUIRED)

@@ -127,7 +127,7 @@ class Graph(Protocol[Value]):
     ) -> Value:
         """`(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`, last axis (arXiv 1607.06450).
 
-        Cut into `groups` equal parts, each is normed by itself; weight and bias are then `[groups, size]`.
+        Cut into `groups` equal parts, each is normed by itself, with its own part of weight and bias.
         """
 
     def attend(

@@ -2,11 +2,10 @@
 
 The CPU kernel of GroupQueryAttention takes heads whose width is a multiple of 8, of 16 where they are
 rotated, and rotates a multiple of 8 pairs of channels. Zeros make a head wider without changing a score; they
-cost room in the cache. More pairs come from frequencies of zero, which turn nothing: each takes two of the
-channels behind the rotated ones.
+cost room in the cache. More pairs are made of the channels behind the rotated ones, and turned by nothing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -21,11 +20,11 @@ WIDTH = {False: 8, True: 16}
 
 @dataclass(frozen=True)
 class Fit:
-    """How heads of `width` channels become heads of `kernel_width`, rotated by `rotation`."""
+    """How heads of `width` channels become heads of `kernel_width` with `still` more pairs, which rest."""
 
     width: int
     kernel_width: int
-    rotation: Rotation | None
+    still: int
     order: tuple[int, ...]
     """For each channel of the kernel, which of the widened head's it is."""
 
@@ -69,13 +68,12 @@ def fitted(width: int, rotation: Rotation | None) -> Fit:
     """The narrowest shape that the kernel takes."""
     kernel_width = _rounded_up(width, WIDTH[rotation is not None])
     if rotation is None:
-        return Fit(width, kernel_width, None, tuple(range(kernel_width)))
+        return Fit(width, kernel_width, 0, tuple(range(kernel_width)))
     pairs = len(rotation.frequencies)
-    more = _rounded_up(pairs, PAIRS) - pairs
-    spare = range(2 * pairs, 2 * pairs + 2 * more)  # rotated by nothing, half of them in each half
-    order = [*range(pairs), *spare[:more], *range(pairs, 2 * pairs), *spare[more:]]
+    still = _rounded_up(pairs, PAIRS) - pairs
+    spare = range(2 * pairs, 2 * pairs + 2 * still)
+    order = [*range(pairs), *spare[:still], *range(pairs, 2 * pairs), *spare[still:]]
     order += range(len(order), kernel_width)
-    still = replace(rotation, frequencies=rotation.frequencies + (0.0,) * more)
     return Fit(width, kernel_width, still, tuple(order))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sardonyx.export.attention.fit import Fit, fitted
+from sardonyx.export.attention.fit import fitted
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
@@ -27,26 +27,33 @@ def attend(
     g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, sinks: ir.Value | None
 ) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
-    fit = fitted(spec.head_width, spec.rotation.at(g.context) if spec.rotation else None)
+    rotation = spec.rotation.at(g.context) if spec.rotation else None
+    fit = fitted(spec.head_width, rotation)
+    tables = _tables(g, rotation, fit.still) if rotation else (None, None)
     if fit.exact:
-        return _kernel(g, qkv, spec, fit, sinks)
+        return _kernel(g, (*qkv, sinks), tables, spec, fit.kernel_width)
     query, key, value = _unpacked(g, qkv, spec)
-    fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value))
-    return fit.cut(g, _kernel(g, fitting, spec, fit, sinks))
+    fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value), sinks)
+    return fit.cut(g, _kernel(g, fitting, tables, spec, fit.kernel_width))
 
 
 def _kernel(
-    g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, fit: Fit, sinks: ir.Value | None
+    g: OnnxBuilder,
+    inputs: Sequence[ir.Value | None],
+    tables: tuple[ir.Value | None, ir.Value | None],
+    spec: AttentionSpec,
+    width: int,
 ) -> ir.Value:
+    """The node itself, for heads of a width that it takes; `inputs` are queries, keys, values and sinks."""
+    *qkv, sinks = inputs
     layer = len(g.states) // 2
-    shape = (spec.kv_heads, fit.kernel_width)
+    shape = (spec.kv_heads, width)
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), ir.DataType.FLOAT)
     lengths = (
         g.input("seqlens_k", ir.DataType.INT32, ["rows"]),
         g.input("total_sequence_length", ir.DataType.INT32, []),
     )
-    tables = _tables(g, fit.rotation) if fit.rotation else (None, None)
     biases = (None, None)  # position_ids, attention_bias
     scales = (None,) * 4  # k_scale, v_scale, q_norm_weight, k_norm_weight
     output, key_out, value_out = g.ops(
@@ -65,11 +72,11 @@ def _kernel(
         num_heads=spec.heads,
         kv_num_heads=spec.kv_heads,
         scale=float(spec.scale),
-        do_rotary=int(fit.rotation is not None),
+        do_rotary=int(spec.rotation is not None),
         local_window_size=spec.window or -1,
         softcap=spec.softcap or 0.0,
     )
-    dims: list[int | str] = ["rows", spec.kv_heads, "capacity", fit.kernel_width]
+    dims: list[int | str] = ["rows", spec.kv_heads, "capacity", width]
     g.output(key_out, present_key, ir.DataType.FLOAT, dims)
     g.output(value_out, present_value, ir.DataType.FLOAT, dims)
     return output
@@ -88,27 +95,30 @@ def _unpacked(
 
 
 def rotary_table(
-    function: Callable[[Float64], Float64], rotation: Rotation, context: int
+    function: Callable[[Float64], Float64], rotation: Rotation, context: int, still: int = 0
 ) -> Iterator[Float32]:
-    """Cosine or sine of every position's angles, `[context, pairs]`, some positions at a time.
+    """Cosine or sine of every position's angles, `[context, pairs + still]`, some positions at a time.
 
     Angles are products of float32 numbers, as the models were trained with, not the exact products. Their
     functions are taken in float64: rounded from there they are the same on every machine.
     """
-    frequencies = np.array(rotation.frequencies, np.float32)
+    frequencies = np.array(rotation.frequencies + (0.0,) * still, np.float32)
+    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still)
     for start in range(0, context, TABLE_POSITIONS):
         positions = np.arange(start, min(start + TABLE_POSITIONS, context), dtype=np.float32)
         angles = (positions[:, None] * frequencies).astype(np.float64)
-        yield (function(angles) * rotation.magnitude).astype(np.float32)
+        yield (function(angles) * magnitudes).astype(np.float32)
 
 
-def _tables(g: OnnxBuilder, rotation: Rotation) -> tuple[ir.Value, ir.Value]:
+def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, ir.Value]:
     """Named after the numbers that they are made of, so that layers with the same rotation share them."""
-    numbers = np.array([*rotation.frequencies, rotation.magnitude], np.float32)
-    shape = (g.context, len(rotation.frequencies))
+    numbers = np.array([*rotation.frequencies, rotation.magnitude] + [0.0] * still, np.float32)
+    shape = (g.context, len(rotation.frequencies) + still)
 
     def table(kind: str, function: Callable[[Float64], Float64]) -> ir.Value:
         name = f"rotary.{zlib.crc32(numbers.tobytes()):08x}.{kind}"
-        return g.stored(name, ir.DataType.FLOAT, shape, lambda: rotary_table(function, rotation, g.context))
+        return g.stored(
+            name, ir.DataType.FLOAT, shape, lambda: rotary_table(function, rotation, g.context, still)
+        )
 
     return table("cos", np.cos), table("sin", np.sin)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sardonyx.export.checkpoint import LazyTensor, TokenizerFiles
+from sardonyx.export.checkpoint.huggingface_layouts import SPELLINGS, Spelling
 from sardonyx.export.checkpoint.huggingface_tokenizer import read_tokenizer
 from sardonyx.export.checkpoint.json_file import read_json, read_json_if_any
+from sardonyx.export.checkpoint.layouts import MisfitError, canonical
 from sardonyx.export.checkpoint.safetensors import stored_tensors
 from sardonyx.export.checkpoint.stored import StoredTensor
+from sardonyx.models.config import ConfigError
 from sardonyx.runtime.errors import SourceError
 
 _WHOLE = "model.safetensors"
@@ -70,8 +73,25 @@ def read(path: Path) -> HuggingFaceCheckpoint:
     tensors = _tensors(path)
     files = tuple(sorted({tensor.path for tensor in tensors.values()}))
     return HuggingFaceCheckpoint(
-        path, config, read_json_if_any(path / "generation_config.json"), files, tensors
+        path,
+        config,
+        read_json_if_any(path / "generation_config.json"),
+        files,
+        _canonical(path, config, tensors),
     )
+
+
+def _canonical(
+    path: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
+) -> Mapping[str, LazyTensor]:
+    """The tensors under the names that descriptions use, whatever their architecture calls them."""
+    spelling = SPELLINGS.get(config["model_type"], Spelling())
+    if not any(name.startswith(f"{spelling.base}.") for name in tensors):  # saved without its head
+        tensors = {f"{spelling.base}.{name}": tensor for name, tensor in tensors.items()}
+    try:
+        return canonical(tensors, spelling.layout, config)
+    except (ConfigError, MisfitError) as error:
+        raise SourceError(f"{path}: {error}") from None
 
 
 def _tensors(path: Path) -> dict[str, StoredTensor]:

@@ -19,9 +19,7 @@ class RMSNorm:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Layer norm (arXiv 1607.06450) over each of `groups` parts of `size` features, each with weights of its
-    own.
-    """
+    """Layer norm (arXiv 1607.06450) over each of `groups` parts of so many features, `size` in all."""
 
     size: int
     epsilon: float
@@ -29,6 +27,5 @@ class LayerNorm:
     groups: int = 1
 
     def emit(self, g: Graph[Value], x: Value, at: str) -> Value:
-        shape = (self.size,) if self.groups == 1 else (self.groups, self.size)
-        bias = Weight(f"{at}.bias", shape) if self.bias else None
-        return g.layer_norm(x, Weight(f"{at}.weight", shape), bias, self.epsilon, self.groups)
+        bias = Weight(f"{at}.bias", (self.size,)) if self.bias else None
+        return g.layer_norm(x, Weight(f"{at}.weight", (self.size,)), bias, self.epsilon, self.groups)

@@ -130,7 +130,7 @@ Scaling = Callable[[Frequencies, Mapping[str, Any], Config], Rotary]
 COMMON_FIELDS = frozenset(
     {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings"}
 )
-_LONGROPE = (_longrope, frozenset({"short_factor", "long_factor", "attention_factor"}))
+_LONGROPE = frozenset({"attention_factor", "long_factor", "short_factor"})
 _YARN = frozenset({"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"})
 
 SCALINGS: Mapping[str, tuple[Scaling, frozenset[str]]] = {
@@ -139,7 +139,6 @@ SCALINGS: Mapping[str, tuple[Scaling, frozenset[str]]] = {
     "linear": (_linear, frozenset()),
     "llama3": (_llama3, frozenset({"low_freq_factor", "high_freq_factor"})),
     "yarn": (_yarn, _YARN),
-    "longrope": _LONGROPE,
-    "su": _LONGROPE,
+    "longrope": (_longrope, _LONGROPE),
 }
 """By the names of transformers: what computes them, and which fields it reads."""
