@@ -144,7 +144,7 @@ class ArenaAgainstLists(RuleBasedStateMachine):
         assert self.arena.nbytes == Arena(STATES, LIMIT).nbytes
 
 
-ArenaAgainstLists.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+ArenaAgainstLists.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 test_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(ArenaAgainstLists.TestCase)
 
 

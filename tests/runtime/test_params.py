@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.params import FOLLOWED, SamplingParams, model_defaults
@@ -72,6 +72,7 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
     assert isinstance(params.temperature, float)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*FOLLOWED.values()]), NUMBERS)
 def test_numbers_are_taken_or_refused_and_never_changed(name: str, value: float) -> None:
     try:
@@ -140,6 +141,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["num_beams", "max_length", *FOLLOWED]), JSON))
 def test_every_setting_is_followed_or_handed_back_or_off(generation: dict[str, Any]) -> None:
     params, ignored = model_defaults({**generation, "do_sample": True}, CONTEXT)
