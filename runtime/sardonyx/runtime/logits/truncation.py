@@ -8,11 +8,15 @@ import math
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sardonyx.runtime.logits.candidates import Candidates, Transform, ranking, spread
+from sardonyx.runtime.logits.candidates import Candidates, Row, Transform, ranking, spread
 
 Ties: TypeAlias = Literal["lowest", "all"]
 """Of tokens that tie with the last one kept: those with the lowest ids, or all."""
+
+MANY = 8192
+"""So many tokens are not sorted without need."""
 
 
 def top_k(k: int, ties: Ties = "lowest") -> Transform:
@@ -37,22 +41,40 @@ def top_p(mass: float) -> Transform:
     lowest id.
 
     Holtzman 2019 (arXiv 1904.09751). Weights are float32, their sums float64. Sorting the vocabulary would be
-    most of the cost, so the tokens within some distance of the likeliest are sorted, at first near, until
-    they weigh enough.
+    most of the cost: only tokens near the likeliest are sorted if they weigh enough, else only those near the
+    edge.
     """
 
     def transform(candidates: Candidates) -> Candidates:
-        weights = candidates.weights()
+        below = candidates.logits.max() - candidates.logits
+        weights = np.exp(-below)
         enough = mass * weights.sum(dtype=np.float64)
-        for least in (2.0**-6, 2.0**-12, 2.0**-18, 0.0):
-            heavy = np.flatnonzero(weights >= least)
-            if weights[heavy].sum(dtype=np.float64) > enough * (1 + 1e-9):
-                break  # sure to be reached below, however rounded
-        order = heavy[ranking(candidates.logits[heavy])]
-        reached = np.cumsum(weights[order], dtype=np.float64)
-        return candidates.keep(np.sort(order[: np.searchsorted(reached, enough) + 1]))
+        for least in (2.0**-6, 2.0**-12):
+            near = np.flatnonzero(weights >= least)
+            if len(near) > MANY:
+                break
+            sure = enough * (1 + 1e-9)  # to be reached, however sums are rounded
+            if weights[near].sum(dtype=np.float64) > sure:
+                return candidates.keep(np.sort(_reaching(enough, near, candidates, weights)))
+        below *= 16  # fresh arrays would cost more than the arithmetic
+        level = np.minimum(below, 1024, out=below).astype(np.intp)
+        reached = np.cumsum(np.bincount(level, weights))
+        edge = int(np.searchsorted(reached, enough))
+        before = reached[edge - 1] if edge else 0.0
+        kept = level < edge
+        kept[_reaching(enough - before, np.flatnonzero(level == edge), candidates, weights)] = True
+        return candidates.keep(np.flatnonzero(kept))
 
     return transform
+
+
+def _reaching(
+    enough: float, places: NDArray[np.intp], candidates: Candidates, weights: Row
+) -> NDArray[np.intp]:
+    """The first of these places, likeliest first, that weigh enough together."""
+    order = places[ranking(candidates.logits[places])]
+    reached = np.cumsum(weights[order], dtype=np.float64)
+    return order[: np.searchsorted(reached, enough) + 1]
 
 
 def min_p(fraction: float) -> Transform:
