@@ -103,6 +103,12 @@ SAMPLED = {"do_sample": True}
         ({"do_sample": "yes", "temperature": 0.6}, {}),
         ({"do_sample": False, "repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
         ({"max_new_tokens": 50}, {"max_tokens": 50}),
+        (
+            {"min_new_tokens": 5, "bad_words_ids": [[1], [2, 3]]},
+            {"min_tokens": 5, "bad_words": ((1,), (2, 3))},
+        ),
+        ({**SAMPLED, "typical_p": 0.9, "top_h": 0.4}, {"temperature": 1.0, "typical_p": 0.9, "top_h": 0.4}),
+        ({"typical_p": 0.9, "suppress_tokens": [1, 2]}, {"suppress_tokens": (1, 2)}),
         ({"max_new_tokens": None, "max_length": CONTEXT, "num_beams": 1, "suppress_tokens": []}, {}),
         ({"eos_token_id": [1, 2], "transformers_version": "4.57", "use_cache": True}, {}),
     ],
@@ -115,11 +121,11 @@ def test_a_models_own_defaults(generation: dict[str, Any], params: dict[str, Any
     ("name", "value"),
     [
         ("num_beams", 4),
-        ("no_repeat_ngram_size", 1),
+        ("no_repeat_ngram_size", -1),
         ("forced_bos_token_id", 1),
         ("max_length", CONTEXT - 1),
         ("max_new_tokens", 0),
-        ("suppress_tokens", [1, 2]),
+        ("suppress_tokens", [-1]),
         ("top_k", -1),
         ("top_k", 50.5),
         ("top_p", "high"),
@@ -141,10 +147,15 @@ JSON = st.recursive(
 )
 
 
+def listed(value: Any) -> Any:
+    """A value as JSON has it."""
+    return [*map(listed, value)] if isinstance(value, tuple) else value
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["num_beams", "max_length", *FOLLOWED]), JSON))
 def test_every_setting_is_followed_or_handed_back_or_off(generation: dict[str, Any]) -> None:
     params, ignored = model_defaults({**generation, "do_sample": True}, CONTEXT)
     for name, value in generation.items():
         if name in FOLLOWED and value is not None and name not in ignored:
-            assert getattr(params, FOLLOWED[name]) == value
+            assert listed(getattr(params, FOLLOWED[name])) == value

@@ -156,17 +156,29 @@ _DEFAULTS = {
 }
 
 
+FOR_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "top_h",
+)
+
+FOR_ANY_DECODING = (
+    *("repetition_penalty", "no_repeat_ngram_size", "exponential_decay_length_penalty"),
+    *("suppress_tokens", "begin_suppress_tokens"),
+)
+
 FOLLOWED = {
+    **{name: name for name in (*FOR_SAMPLING, *FOR_ANY_DECODING)},
     "max_new_tokens": "max_tokens",
-    "repetition_penalty": "repetition_penalty",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
+    "min_new_tokens": "min_tokens",
+    "bad_words_ids": "bad_words",
 }
 """Settings of a generation config, and what they are called here."""
-
-FOR_SAMPLING = {"temperature", "top_k", "top_p", "min_p"}
 
 WITHOUT_EFFECT = {
     *("do_sample", "bos_token_id", "eos_token_id", "pad_token_id"),  # heeded elsewhere
@@ -175,7 +187,7 @@ WITHOUT_EFFECT = {
 }
 
 OFF_AT_ONE = {
-    *("num_beams", "num_beam_groups", "num_return_sequences", "length_penalty", "typical_p"),
+    *("num_beams", "num_beam_groups", "num_return_sequences", "length_penalty"),
     *("encoder_repetition_penalty", "guidance_scale"),
 }
 """Settings that change nothing when they are 1. Others change nothing when they are 0, false or empty."""
