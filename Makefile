@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 MODEL ?= smollm2-135m
-PROMPT ?= In two sentences: why is the sky blue?
+PROMPT ?= What is the capital of France?
 
 VENV := .venv
 PARITY := .venv-parity
