@@ -143,6 +143,4 @@ class Graph(Protocol[Value]):
         """Keep the positions whose logits are wanted: nothing after this pays for the others."""
 
     def output(self, logits: Value, hidden: Value) -> None:
-        """The logits, `[wanted, vocab]`, and what the head made them of, `[wanted, features]`: put out only if
-        that was asked for.
-        """
+        """The logits `[wanted, vocab]`; if asked for, what they are made of, `[wanted, features]`, too."""
