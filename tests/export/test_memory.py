@@ -23,13 +23,17 @@ WIDE = {
 """Llama 3.2 1B but for its depth: half a gigabyte of vocabulary, and 0.12 GB for each layer."""
 
 EXPORT = """
-import resource, sys
+import re, resource, sys
 from pathlib import Path
 from sardonyx.export.api import Options, export
 
 source, out, recipe = sys.argv[1:]
 export(Path(source), Path(out), recipe=recipe, options=Options(verify=False))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+status = Path("/proc/self/status")  # on Linux, ru_maxrss starts from the peak of the parent
+if status.exists():
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
 
 
