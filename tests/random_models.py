@@ -10,10 +10,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from sardonyx.export.api import Options, export
-from sardonyx.export.checkpoint import Float32, TokenizerFiles
+from sardonyx.export.checkpoint import Float32
 from sardonyx.export.cost_graph import cost
 from sardonyx.models import describe
 from sardonyx.models.graph import Weight
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 from sardonyx.runtime.manifest import Manifest
 
 UNMEASURED = Options(verify=False)

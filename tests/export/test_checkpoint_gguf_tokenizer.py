@@ -7,9 +7,10 @@ import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 
 from checkpoint_files import LLAMA_METADATA, write_llama
-from sardonyx.export.checkpoint import TokenizerFiles, open_checkpoint
+from sardonyx.export.checkpoint import open_checkpoint
 from sardonyx.export.checkpoint.gguf_pretokenizers import PRETOKENIZERS
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIAL = ["<unk>", "<s>", "</s>"]

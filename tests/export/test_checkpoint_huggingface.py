@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from checkpoint_files import Floats, llama_tensors, write_json
-from sardonyx.export.checkpoint import TokenizerFiles, open_checkpoint
+from sardonyx.export.checkpoint import open_checkpoint
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 
 CONFIG = {"model_type": "llama", "hidden_size": 64, "eos_token_id": 7}
 INDEX = "model.safetensors.index.json"

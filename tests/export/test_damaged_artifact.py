@@ -10,9 +10,9 @@ import pytest
 
 from random_models import UNMEASURED, ArrayCheckpoint, random_checkpoint
 from sardonyx.export.api import export
-from sardonyx.export.checkpoint import TokenizerFiles
 from sardonyx.models import architectures
 from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 from sardonyx.runtime.llm import LLM
 from sardonyx.runtime.manifest import MANIFEST_NAME
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from sardonyx.export.artifact import sources_hash
-from sardonyx.export.checkpoint import Checkpoint, Float32, TokenizerFiles
+from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.recipes import Recipe
@@ -17,6 +17,7 @@ from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import OnRead, check_weights, unseen
 from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
 from sardonyx.runtime.errors import RequestError, SourceError, UnknownArchitecture
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 from sardonyx.runtime.integrity import file_record
 from sardonyx.runtime.manifest import (
     CHAT_TEMPLATE_NAME,

@@ -7,7 +7,6 @@ is its registration. Readers know nothing about graphs or quantization.
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 
 Float32 = NDArray[np.float32]
 
@@ -34,18 +34,6 @@ class LazyTensor(Protocol):
 
     def raw(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The same slice in its stored type, as bytes `[stop - start, bytes of a row]`."""
-
-
-@dataclass(frozen=True)
-class TokenizerFiles:
-    """What the runtime needs to turn text into ids: the artifact stores these as they are."""
-
-    tokenizer_json: bytes
-    chat_template: str | None
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
-    special_texts: Mapping[str, str] = field(default_factory=dict)
-    """`bos_token`, `eos_token`, `unk_token`, `pad_token` by the names that chat templates use."""
 
 
 class Checkpoint(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sardonyx.export.checkpoint import LazyTensor, TokenizerFiles
+from sardonyx.export.checkpoint import LazyTensor
 from sardonyx.export.checkpoint.gguf_architectures import ARCHITECTURES, Architecture
 from sardonyx.export.checkpoint.gguf_config import ROPE_DIVISORS, read_config
 from sardonyx.export.checkpoint.gguf_header import MAGIC, Metadata, read_header
@@ -17,6 +17,7 @@ from sardonyx.export.checkpoint.gguf_tensors import stored_tensors
 from sardonyx.export.checkpoint.gguf_tokenizer import read_tokenizer
 from sardonyx.export.checkpoint.stored import Deinterleaved, StoredTensor
 from sardonyx.runtime.errors import SourceError, UnknownArchitecture
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from sardonyx.export.checkpoint import TokenizerFiles
 from sardonyx.export.checkpoint.gguf_header import Metadata
 from sardonyx.export.checkpoint.gguf_pretokenizers import PRETOKENIZERS
-from sardonyx.export.checkpoint.tokenizer_ends import surround
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.tokenizer_ends import surround
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # llama.cpp's llama_token_type
 _SPACE = "▁"

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sardonyx.export.checkpoint import LazyTensor, TokenizerFiles
+from sardonyx.export.checkpoint import LazyTensor
 from sardonyx.export.checkpoint.huggingface_layouts import SPELLINGS, Spelling
-from sardonyx.export.checkpoint.huggingface_tokenizer import read_tokenizer
-from sardonyx.export.checkpoint.json_file import read_json, read_json_if_any
 from sardonyx.export.checkpoint.layouts import MisfitError, canonical
 from sardonyx.export.checkpoint.safetensors import stored_tensors
 from sardonyx.export.checkpoint.stored import StoredTensor
 from sardonyx.models.config import ConfigError
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.json_file import read_json, read_json_if_any
+from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles, read_tokenizer
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

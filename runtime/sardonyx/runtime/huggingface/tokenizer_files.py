@@ -4,21 +4,33 @@ Follows transformers 4.57 (`tokenization_utils_base.py`, `tokenization_utils_fas
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from sardonyx.export.checkpoint import TokenizerFiles
-from sardonyx.export.checkpoint.json_file import read_json, read_json_if_any
-from sardonyx.export.checkpoint.tokenizer_ends import surround
 from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.huggingface.json_file import read_json, read_json_if_any
+from sardonyx.runtime.huggingface.tokenizer_ends import surround
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 # The classes of transformers that put BOS and EOS around a text as tokenizer_config.json says, whatever
 # tokenizer.json says, and whether BOS is put when tokenizer_config.json is silent.
 _SURROUNDING = {"Llama": True, "CodeLlama": True, "Gemma": True, "Cohere": True, "GPTNeoX": False}
 _ADDED = ("lstrip", "rstrip", "single_word", "normalized", "special")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the runtime needs to turn text into ids: the artifact stores these as they are."""
+
+    tokenizer_json: bytes
+    chat_template: str | None
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    special_texts: Mapping[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token`, `unk_token`, `pad_token` by the names that chat templates use."""
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any]) -> TokenizerFiles:
