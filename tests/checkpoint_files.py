@@ -119,7 +119,11 @@ def write_gguf(
 
 
 def stored_as(values: Floats, kind: Kind) -> NDArray[Any]:
-    """What a file holds for `values`. The package writes no k-quants: those are any bytes of that size."""
+    """What a file holds for `values`, unless they are bytes: then that. The package writes no k-quants: those
+    are any bytes of that size.
+    """
+    if values.dtype == np.uint8:
+        return values
     try:
         return gguf.quants.quantize(values, kind)
     except NotImplementedError:

@@ -27,6 +27,9 @@ from sardonyx.export.quantizers.none import Float
 from sardonyx.export.weights import Matrix
 from sardonyx.runtime.errors import SourceError
 
+FOLDED = 2**30
+"""Bytes. onnxruntime folds no constant that is larger, and every step would compute it again."""
+
 Take = Callable[[Records], NDArray[Any]]
 """What is stored of some rows of blocks."""
 
@@ -100,7 +103,7 @@ class GGUFBlocks:
         """`[outputs, groups, bytes of a group]`, as the kernel reads them."""
         outputs, inputs = weight.shape
         shape = (outputs, inputs // self.layout.width, self.layout.width)
-        if self.layout.bits == 8:
+        if self.layout.bits == 8 or (self.layout.bits > 4 and outputs * inputs > FOLDED):
             return self._stored(g, weight, "codes", ir.DataType.UINT8, shape, self.layout.codes)
         if self.layout.bits == 4:
             shape = (*shape[:2], shape[2] // 2)
@@ -121,12 +124,23 @@ class GGUFBlocks:
         return g.op("Reshape", codes, _shape(g, *shape))
 
     def _middles(self, g: OnnxBuilder, weight: Matrix) -> ir.Value | None:
-        """`[outputs, groups]`; None where the kernel has the same."""
+        """The kernel's zero points, `[outputs, groups]`; None where it has the same."""
         if self.layout.bits == self._kernel_bits:
             return None
+        if self.layout.affine:
+            return g.once((weight.name, "middles"), lambda: self._codes_of_zero(g, weight))
         outputs, inputs = weight.shape
         middle = _bytes(g, 2 ** (self.layout.bits - 1))
         return g.op("Expand", middle, _shape(g, outputs, inputs // self.layout.width))
+
+    def _codes_of_zero(self, g: OnnxBuilder, weight: Matrix) -> ir.Value:
+        """The code nearest to a weight of zero. The kernel rounds activations while it multiplies codes less
+        this one: the smaller these are, the less of that rounding is left.
+        """
+        lowest = g.op("Div", g.op("Neg", self._minima(g, weight)), self._scales(g, weight))
+        finite = g.op("Where", g.op("IsNaN", lowest), g.constant(np.zeros((), np.float32)), lowest)
+        ends = (g.constant(np.array(end, np.float32)) for end in (0, 2**self.layout.bits - 1))
+        return g.op("Cast", g.op("Round", g.op("Clip", finite, *ends)), to=ir.DataType.UINT8)
 
     def _flat_codes(self, g: OnnxBuilder, table: Matrix) -> ir.Value:
         codes = self._codes(g, table)
@@ -146,11 +160,21 @@ class GGUFBlocks:
         """What each group adds to the kernel's idea of its weights, `[outputs, groups]`."""
 
         def make() -> ir.Value:
-            minima = self._per_group(g, weight, "minimum", self.layout.minima, self.layout.minimum_factors)
-            middle = g.constant(np.array(2 ** (self.layout.bits - 1), np.float32))
-            return g.op("Add", g.op("Mul", self._scales(g, weight), middle), minima)
+            middles = self._middles(g, weight)
+            if middles is None:
+                wide = g.constant(np.array(2 ** (self.layout.bits - 1), np.float32))
+            else:
+                wide = g.op("Cast", middles, to=ir.DataType.FLOAT)
+            return g.op("Add", g.op("Mul", self._scales(g, weight), wide), self._minima(g, weight))
 
         return g.once((weight.name, "offsets"), make)
+
+    def _minima(self, g: OnnxBuilder, weight: Matrix) -> ir.Value:
+        """`[outputs, groups]`"""
+        return g.once(
+            (weight.name, "minima"),
+            lambda: self._per_group(g, weight, "minimum", self.layout.minima, self.layout.minimum_factors),
+        )
 
     def _per_group(self, g: OnnxBuilder, weight: Matrix, what: str, halves: Take, factors: Take) -> ir.Value:
         """Numbers `[outputs, groups]`: in the file, a half for each block times a factor for each group."""
