@@ -2,6 +2,7 @@
 
 import math
 import random
+from decimal import Decimal
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -11,10 +12,11 @@ from hypothesis import given
 
 from sardonyx.runtime.answer import Completion, Usage
 from sardonyx.runtime.backends.scripted import ScriptedProgram
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.llm import LLM
 from sardonyx.runtime.logits import TokenLogprobs
 from sardonyx.runtime.params import SamplingParams
-from sardonyx.runtime.selection import majority, mean_logprob, ranked
+from sardonyx.runtime.selection import last_match, last_number, majority, mean_logprob, ranked
 from scripted_llm import VOCABULARY, scripted_llm
 from toys import toy
 
@@ -149,3 +151,30 @@ def test_self_consistency_votes_on_what_is_drawn() -> None:
     counts = [sum(one.text.isalpha() is value for one in plain) for value in (True, False)]
     assert consensus.votes == {value: n for value, n in zip((True, False), counts, strict=True) if n}
     assert consensus.value is (counts[0] > counts[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 1,000", "1000.0"),
+        ("it is -2.50.", "-2.5"),
+        ("3-4", "4"),
+        ("1 then 2, at last 3,", "3"),
+        ("12,34", "34"),
+        ("x1", "1"),
+        ("٣", "3"),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_the_last_number_is_the_same_however_it_is_written(text: str, number: str | None) -> None:
+    assert last_number(text) == (None if number is None else Decimal(number))
+
+
+def test_the_last_match_or_its_group() -> None:
+    assert last_match("[ab]")("a b c") == "b"
+    assert last_match("is (a|b)")("is a is b") == "b"
+    assert last_match("is (a)?")("is ") is None
+    assert last_match("x")("y") is None
+    with pytest.raises(RequestError, match="'\\(' is no regular expression"):
+        last_match("(")

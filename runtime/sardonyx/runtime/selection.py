@@ -1,10 +1,15 @@
 """One of several answers to the same prompt: the best by some measure, or the one that most agree on."""
 
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from sardonyx.runtime.answer import Completion
+from sardonyx.runtime.errors import RequestError
+
+NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def mean_logprob(completion: Completion) -> float:
@@ -18,6 +23,29 @@ def ranked(completions: Sequence[Completion], scorer: Callable[[Completion], flo
     """Best first, of equals the first one given, each with its score."""
     scored = [replace(completion, score=scorer(completion)) for completion in completions]
     return sorted(scored, key=lambda completion: -(completion.score or 0.0))
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in a text, whatever way it is written: "1,000" is 1000.0."""
+    found = NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def last_match(pattern: str) -> Callable[[str], str | None]:
+    """What finds the last match of a regular expression, or of its first group if it has one.
+
+    Raises RequestError for what is none.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise RequestError(f"{pattern!r} is no regular expression: {error}") from None
+
+    def extract(text: str) -> str | None:
+        *_, last = None, *expression.finditer(text)
+        return last and last[min(1, expression.groups)]
+
+    return extract
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     try:
         taken = msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        bare = _bare(kind)
+        plain = bare(kind)
         try:
-            msgspec.convert(value, bare)
+            msgspec.convert(value, plain)
         except msgspec.ValidationError:
-            raise RequestError(f"{name}={value!r} is not of type {formatannotation(bare)}") from None
+            raise RequestError(f"{name}={value!r} is not of type {formatannotation(plain)}") from None
         raise out_of_range(name, value, " and ".join(_bounds(kind))) from None
     if not all(map(isfinite, _numbers(taken))):
         raise out_of_range(name, value, "finite")
@@ -60,13 +60,13 @@ def _bounds(kind: Any) -> Iterator[str]:
         yield f"one of {', '.join(get_args(kind))}"
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
     """A type without annotations; a choice of texts is a text."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return str
     if origin is Annotated:
-        return _bare(parts[0])
+        return bare(parts[0])
     if origin in (Union, UnionType):
-        return reduce(or_, map(_bare, parts))
-    return origin[tuple(part if part is ... else _bare(part) for part in parts)] if parts else kind
+        return reduce(or_, map(bare, parts))
+    return origin[tuple(part if part is ... else bare(part) for part in parts)] if parts else kind

@@ -41,7 +41,7 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
     """Every model is the parrot; the fixture records what was asked to be loaded."""
     loaded: list[tuple[str, int | None]] = []
 
-    def load(model: str, threads: int | None) -> object:
+    def load(model: str, threads: int | None, exact: bool = False) -> object:
         loaded.append((model, threads))
         return scripted_llm()
 

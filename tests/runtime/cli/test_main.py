@@ -38,7 +38,7 @@ def test_help_of_every_command_fits_the_readme() -> None:
     assert texts.keys() == {"sardonyx", *(f"sardonyx {command}" for command in commands)}
     for line, text in texts.items():
         assert text.startswith(f"Usage: {line} ")
-        assert len(text.splitlines()) <= 40
+        assert len(text.splitlines()) <= (60 if line.endswith((" run", " chat")) else 40)
         assert max(map(len, text.splitlines())) <= WIDTH
 
 

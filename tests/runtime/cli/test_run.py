@@ -5,7 +5,7 @@ import pytest
 
 from command_line import Call
 from sardonyx.runtime.cli import first_use
-from sardonyx.runtime.cli.sampling import ANSWER_TOKENS, NOT_SHOWN, OPTIONS, parsed, with_given
+from sardonyx.runtime.cli.sampling import ANSWER_TOKENS, with_given
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.manifest import write_manifest
@@ -82,7 +82,7 @@ def test_system_comes_before_the_prompt(call: Call, parrot: Loaded) -> None:
 
 
 def test_without_a_chat_template_it_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_use, "load", lambda model, threads: scripted_llm(template=None))
+    monkeypatch.setattr(first_use, "load", lambda model, threads, exact: scripted_llm(template=None))
     result = call("run", "m", "Hello", "--max-tokens", "2")
     assert result.out == "..\n"
     assert result.err.startswith("parrot has no chat template")
@@ -100,43 +100,6 @@ def test_a_prompt_longer_than_the_context_is_refused(call: Call, parrot: Loaded)
     result = call("run", "m", "x" * 300)
     assert (result.code, result.out) == (2, "")
     assert "context" in result.err or "positions" in result.err
-
-
-def test_every_sampling_parameter_is_an_option_or_a_param(call: Call, parrot: Loaded) -> None:
-    listed = call("run", "--param", "help").out
-    others = [line.split()[0] for line in listed.splitlines()]
-    assert {*OPTIONS, *others, *NOT_SHOWN} == {*SamplingParams.__struct_fields__}
-    assert not {*OPTIONS} & {*others}
-
-
-def test_params_are_read_as_their_types(call: Call, parrot: Loaded) -> None:
-    given = ["typical_p=0.5", "profile=hf", 'bad_words=["l", [5]]', 'logit_bias={"7": -1}', "mirostat=2"]
-    assert parsed(given) == {
-        "typical_p": 0.5,
-        "profile": "hf",
-        "bad_words": ("l", (5,)),
-        "logit_bias": {7: -1.0},
-        "mirostat": 2,
-    }
-    assert call("run", "m", "Hello", "--param", 'bad_words=["l"]').out != "Hello\n"
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("typical_p=2", "typical_p=2 is out of range"),
-        ("typical_p=high", "typical_p='high' is not of type float"),
-        ("bad_words=l", "bad_words='l' is not of type"),
-        ("typical_p", "--param typical_p: it must be NAME=VALUE"),
-        ("top_k=3", "--param top_k=3: it must be NAME=VALUE; --param help lists the names"),
-        ("logprobs=3", "--param logprobs=3: it must be NAME=VALUE"),
-        ("unheard_of=1", "--param unheard_of=1: it must be NAME=VALUE; --param help lists the names"),
-    ],
-)
-def test_params_that_cannot_be_taken_are_named(call: Call, parrot: Loaded, word: str, message: str) -> None:
-    result = call("run", "m", "Hello", "--param", word)
-    assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: {message}")
 
 
 def test_what_is_not_given_stays_as_the_model_has_it() -> None:

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from sardonyx.runtime.cli.options import GroupedCommand
 from sardonyx.runtime.errors import SardonyxError, VerificationFailed
 
 
@@ -54,7 +55,7 @@ def application() -> typer.Typer:
     for file in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{file.name}")
         if hasattr(module, "command"):
-            application.command(file.name)(module.command)
+            application.command(file.name, cls=GroupedCommand)(module.command)
     return application
 
 

@@ -4,36 +4,50 @@ from typing import Annotated
 
 import typer
 
-from sardonyx.runtime.cli.sampling import Given, sampling_options, with_given
+from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
+from sardonyx.runtime.cli.options import Given, HelpAll, taking
+from sardonyx.runtime.cli.sampling import SHOWS_LOGPROBS, sampling_options
 from sardonyx.runtime.errors import RequestError
 
 
-@sampling_options
+@taking("algorithm", ALGORITHM_OPTIONS)
+@taking("sampling", sampling_options(leave_out=SHOWS_LOGPROBS))
 def command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
     ] = None,
     system: Annotated[str, typer.Option(metavar="TEXT", help="Instructions before the conversation.")] = "",
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
+    help_all: HelpAll = False,
     *,
     sampling: Given,
+    algorithm: Given,
 ) -> None:
     """Talk with a model.
 
     Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help tells the rest.
     """
+    from sardonyx.runtime.cli import algorithms
     from sardonyx.runtime.cli.conversation import Conversation
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.lines import Lines
+    from sardonyx.runtime.cli.sampling import with_given
     from sardonyx.runtime.cli.terminal import say
     from sardonyx.runtime.library import DEFAULT_MODEL, Library
 
-    llm = load(model or DEFAULT_MODEL, threads)
+    algorithms.check(algorithm)
+    llm = load(model or DEFAULT_MODEL, threads, exact)
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"
         )
-    conversation = Conversation(llm, with_given(llm.default_params, sampling), system)
+    chosen = algorithms.algorithm(
+        algorithm,
+        lambda other: load(other, threads, exact),
+        lambda text: [{"role": "user", "content": text}],
+    )
+    conversation = Conversation(llm, with_given(llm.default_params, sampling), system, chosen)
     lines = Lines(Library.of_user().root / "chat_history", conversation.commands)
     say(f"{llm.manifest.name} ({llm.manifest.recipe}). /help shows what you can do, Ctrl-D leaves.")
     for text in lines:

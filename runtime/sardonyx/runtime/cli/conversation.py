@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sardonyx.runtime.answer import Usage
     from sardonyx.runtime.llm import LLM, Stream
     from sardonyx.runtime.params import SamplingParams
+    from sardonyx.runtime.strategies import Algorithm
 
 Command = Callable[[str], bool]
 """Takes what stands behind the command's name; False ends the conversation. Its docstring is its help."""
@@ -28,9 +29,12 @@ Command = Callable[[str], bool]
 class Conversation:
     """The messages so far and what can be done with them. `take` is given one typed message at a time."""
 
-    def __init__(self, llm: "LLM", params: "SamplingParams", system: str) -> None:
+    def __init__(
+        self, llm: "LLM", params: "SamplingParams", system: str, algorithm: "Algorithm | None" = None
+    ) -> None:
         self._llm = llm
         self._params = params
+        self._options = () if algorithm is None else (algorithm,)
         self._system = system
         self._turns: list[dict[str, str]] = []
         self._usages: list[Usage] = []
@@ -74,7 +78,7 @@ class Conversation:
         """Answer, and remember both sides. What cannot be answered is not remembered."""
         self._turns.append({"role": "user", "content": text})
         try:
-            stream = self._llm.stream(self.messages, self._params)
+            stream = self._llm.stream(self.messages, self._params, *self._options)
             write_answer(until_interrupt(stream))
         except SardonyxError as error:
             self._turns.pop()
@@ -142,7 +146,7 @@ class Conversation:
             say("(nothing has been answered yet)")
             return True
         last = self._usages[-1]
-        say(usage_text(last))
+        say(usage_text([last]))
         generated = sum(usage.completion_tokens for usage in self._usages)
         say(f"{len(self._usages)} answers, {generated} tokens generated in all")
         if self._turns:

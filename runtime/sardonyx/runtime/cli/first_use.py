@@ -7,12 +7,12 @@ if TYPE_CHECKING:
     from sardonyx.runtime.llm import LLM
 
 
-def load(model: str, threads: int | None) -> "LLM":
+def load(model: str, threads: int | None, exact: bool = False) -> "LLM":
     """Load the artifact that `model` means. Raises SardonyxError."""
     artifact = ready_artifact(model)
     from sardonyx.runtime.llm import LLM
 
-    return LLM.load(artifact, threads=threads)
+    return LLM.load(artifact, threads=threads, exact=exact)
 
 
 def is_model(word: str) -> bool:

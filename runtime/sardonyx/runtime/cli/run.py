@@ -1,21 +1,25 @@
-"""`sardonyx run`: one prompt, one answer."""
+"""`sardonyx run`: one prompt, one answer, or several."""
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from sardonyx.runtime.cli.sampling import Given, sampling_options, with_given
+from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
+from sardonyx.runtime.cli.options import Given, HelpAll, taking
+from sardonyx.runtime.cli.sampling import sampling_options
 from sardonyx.runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from sardonyx.runtime.answer import Completion
     from sardonyx.runtime.llm import LLM
     from sardonyx.runtime.prompts import Prompt
 
+SEVERAL = "Several answers"
 
-@sampling_options
+
+@taking("algorithm", ALGORITHM_OPTIONS)
+@taking("sampling", sampling_options())
 def command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
@@ -28,32 +32,74 @@ def command(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself: no chat template.")] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print answers and figures as JSON.")] = False,
+    help_all: HelpAll = False,
+    n: Annotated[
+        int, typer.Option("-n", metavar="N", min=1, help="Give N answers.", rich_help_panel=SEVERAL)
+    ] = 1,
+    best_of: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Draw N, give the likeliest.", rich_help_panel=SEVERAL),
+    ] = None,
+    self_consistency: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Draw N, vote on what they find.", rich_help_panel=SEVERAL),
+    ] = None,
+    extract: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Vote on its last match. [the last number]", rich_help_panel=SEVERAL
+        ),
+    ] = None,
     *,
     sampling: Given,
+    algorithm: Given,
 ) -> None:
     """Answer one prompt, as it is written.
 
     MODEL may be left out: then it is smollm2-135m, prepared on first use.
     The answer goes to stdout, its figures to stderr.
     """
+    from sardonyx.runtime.cli import algorithms
+    from sardonyx.runtime.cli.asking import Ask
     from sardonyx.runtime.cli.first_use import load
-    from sardonyx.runtime.cli.terminal import say, usage_text, write_answer
+    from sardonyx.runtime.cli.sampling import with_given
 
     if raw and system:
         raise RequestError("--system belongs to the chat template, which --raw leaves out")
+    algorithms.check(algorithm)
+    ask = Ask(n, best_of, self_consistency, extract, as_json)
+    ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads)
-    params = with_given(llm.default_params, sampling)
-    stream = llm.stream(_prompt(llm, text, utf8(system or ""), raw), params)
-    write_answer(stream)
-    say(usage_text(stream.completion.usage) + _cut_off(stream.completion, params.max_tokens))
+    llm = load(name, threads, exact)
+    framed = Frame(llm, utf8(system or ""), raw)
+    question = framed.prompt(text)
+    chosen = algorithms.algorithm(algorithm, lambda other: load(other, threads, exact), framed.prompt)
+    ask(llm, question, with_given(llm.default_params, sampling), chosen)
 
 
-def _cut_off(completion: "Completion", limit: int | None) -> str:
-    if completion.finish_reason != "length":
-        return ""
-    limited = completion.usage.completion_tokens == limit
-    return f"; cut off after --max-tokens {limit}" if limited else "; cut off: the context is full"
+class Frame(NamedTuple):
+    """What becomes of a text before a model is given it."""
+
+    llm: "LLM"
+    system: str
+    raw: bool
+
+    def prompt(self, text: str) -> "Prompt":
+        """The text as a prompt. Says so if there is no chat template for it."""
+        from sardonyx.runtime.cli.terminal import say
+
+        name = self.llm.manifest.name
+        if self.raw:
+            return text
+        if self.llm.chat_template is None:
+            if self.system:
+                raise RequestError(f"{name} has no chat template, so there is no place for --system")
+            say(f"{name} has no chat template: it continues the text as it is (as with --raw)")
+            return text
+        instructions = [{"role": "system", "content": self.system}] if self.system else []
+        return [*instructions, {"role": "user", "content": text}]
 
 
 def model_and_prompt(words: list[str]) -> tuple[str, str]:
@@ -88,17 +134,3 @@ def _standard_input() -> str:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise RequestError(f"the prompt on stdin is not UTF-8 text (byte {error.start})") from None
-
-
-def _prompt(llm: "LLM", text: str, system: str, raw: bool) -> "Prompt":
-    from sardonyx.runtime.cli.terminal import say
-
-    if raw:
-        return text
-    if llm.chat_template is None:
-        if system:
-            raise RequestError(f"{llm.manifest.name} has no chat template, so there is no place for --system")
-        say(f"{llm.manifest.name} has no chat template: it continues the text as it is (as with --raw)")
-        return text
-    instructions = [{"role": "system", "content": system}] if system else []
-    return [*instructions, {"role": "user", "content": text}]

@@ -82,9 +82,14 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def usage_text(usage: "Usage") -> str:
-    """The closing line of an answer."""
+def usage_text(usages: "Sequence[Usage]") -> str:
+    """The closing line of an answer, or of several to one prompt, which were made side by side."""
+    first = usages[0]
+    generated = sum(usage.completion_tokens for usage in usages)
+    seconds = max(usage.total_s for usage in usages) - first.first_token_s
+    speed = (generated - len(usages)) / seconds if seconds > 0 else 0.0
+    many = f" in {len(usages)} answers" if len(usages) > 1 else ""
     return (
-        f"{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated, "
-        f"first token after {usage.first_token_s:.2f} s, {usage.tokens_per_second:.1f} tokens/s"
+        f"{first.prompt_tokens} prompt tokens, {generated} generated{many}, "
+        f"first token after {first.first_token_s:.2f} s, {speed:.1f} tokens/s"
     )
