@@ -178,6 +178,30 @@ VARIANTS: Mapping[str, Mapping[str, Config]] = {
         "no bias, no window": {"use_bias": False, "sliding_window": None},
         "odd sizes, untied": {"tie_word_embeddings": False, **ODD_SIZES},
     },
+    "gpt_oss": {
+        "stated, one expert": {
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "num_experts_per_tok": 1,
+        },
+        "odd sizes, tied": {"tie_word_embeddings": True, "intermediate_size": 40, **ODD_SIZES},
+    },
+    "mixtral": {
+        "window, tied": {"sliding_window": 9, "tie_word_embeddings": True},
+        "odd sizes, all experts": {"num_experts_per_tok": 4, **ODD_SIZES},
+    },
+    "qwen3_moe": {
+        "shares of all, every other layer": {
+            "norm_topk_prob": False,
+            "mlp_only_layers": [],
+            "decoder_sparse_step": 2,
+        },
+        "biased, windows, odd sizes": {
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            **ODD_SIZES,
+        },
+    },
     "granite": {
         "all one": {
             "embedding_multiplier": 1.0,

@@ -169,7 +169,8 @@ def test_rotary_divisors_of_another_origin_are_refused(divisors: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"llama.expert_count": 8}, "llama.expert_count is 8; only 0 is supported"),
+        ({"llama.expert_used_count": 2}, "llama.expert_used_count is 2; only 0 is supported"),
+        ({"llama.expert_count": 8}, "llama.expert_used_count is missing"),
         ({"llama.logit_scale": 2.0}, "llama.logit_scale is not understood"),
         ({"llama.block_count": "one"}, "llama.block_count should be of type int, not 'one'"),
         ({"llama.attention.head_count": [4, 4]}, "should be of type int, not a list of 2"),

@@ -1,6 +1,7 @@
 """L4: random weights give the logits of transformers, whatever the architecture and however they are fed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from feeding import FEEDINGS
 from random_models import UNMEASURED, letters_tokenizer, random_weight
 from sardonyx.export.api import export
+from sardonyx.models import architectures
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.model import Model
 from variants import configs
@@ -60,4 +62,18 @@ def saved_by_transformers(
 def test_l4_logits_equal_those_of_transformers(parity: Parity, feeding: str) -> None:
     model, sequences, expected = parity
     for logits, wanted in zip(FEEDINGS[feeding](model, sequences), expected, strict=True):
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_l4_longrope_within_the_original_context(tmp_path: Path) -> None:
+    """An artifact for no more positions than were first trained has the short divisors, as transformers has
+    for texts that are no longer; its angles are stretched all the same.
+    """
+    config = {**architectures()["phi3"].EXAMPLE, "original_max_position_embeddings": 64}
+    sequences = np.random.default_rng(4).integers(0, config["vocab_size"], (2, 60)).tolist()
+    expected = saved_by_transformers(config, tmp_path / "source", sequences)
+    options = replace(UNMEASURED, context=64)
+    manifest = export(tmp_path / "source", tmp_path / "artifact", recipe="fp32", options=options)
+    model = Model(manifest, OrtProgram(tmp_path / "artifact", manifest, threads=1))
+    for logits, wanted in zip(FEEDINGS["chunks"](model, sequences), expected, strict=True):
         np.testing.assert_allclose(logits, wanted, rtol=0, atol=TOLERANCE)

@@ -4,10 +4,11 @@ Parameters, multiply-adds and states of a network, and which tensors it wants, a
 read.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 from sardonyx.models.decoder import Decoder
-from sardonyx.models.graph import Activation, AttentionSpec, Linear, StateSpec, Weight
+from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, StateSpec, Weight
 
 
 class CostGraph:
@@ -63,6 +64,12 @@ class CostGraph:
             self._want(sinks)
         for part in ("key", "value"):
             self.states.append(StateSpec(f"{at}.{part}", "kv", (spec.kv_heads, spec.head_width)))
+
+    def mixture(self, x: None, scores: None, experts: Sequence[Expert], spec: MixtureSpec) -> None:
+        dense = self.multiply_adds
+        for expert in experts:
+            self.linear(None, expert.gate, expert.up, expert.down)
+        self.multiply_adds = dense + (self.multiply_adds - dense) * spec.chosen // len(experts)
 
     def select(self, x: None) -> None: ...
 

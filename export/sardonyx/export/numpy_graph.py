@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.models.decoder import Decoder
-from sardonyx.models.graph import Activation, AttentionSpec, Linear, Rotation, Weight
+from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, Rotation, Weight
 
 Float64 = NDArray[np.float64]
 Fetch = Callable[[Weight], Float32]
@@ -123,6 +123,22 @@ class NumpyGraph:
         weights = np.exp(scores - largest)
         weights /= weights.sum(-1, keepdims=True) + np.exp(sink - largest)
         mixed: Float64 = (weights @ value).swapaxes(0, 1).reshape(tokens, -1)
+        return mixed
+
+    def mixture(self, x: Float64, scores: Float64, experts: Sequence[Expert], spec: MixtureSpec) -> Float64:
+        weights = np.exp(scores - scores.max(-1, keepdims=True))  # [tokens, experts]
+        chosen = scores >= np.sort(scores)[:, [-spec.chosen]]
+        total = np.where(chosen | (not spec.normalized), weights, 0).sum(-1, keepdims=True)
+        mixed = np.zeros_like(x)
+        for index, expert in enumerate(experts):
+            (tokens,) = np.nonzero(chosen[:, index])
+            if len(tokens):
+                gate, up = self.linear(x[tokens], expert.gate, expert.up)
+                if spec.limit:
+                    gate, up = np.minimum(gate, spec.limit), np.clip(up, -spec.limit, spec.limit)
+                inner = gate / (1 + np.exp(-spec.sharpness * gate)) * (up + spec.offset)
+                share = weights[tokens, index, None] / total[tokens]
+                mixed[tokens] += share * self.linear(inner, expert.down)[0]
         return mixed
 
     def select(self, x: Float64) -> Float64:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from sardonyx.export import norms
 from sardonyx.export.checkpoint import Checkpoint, Float32
+from sardonyx.export.experts import Stack, mixture
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.positions import positions
 from sardonyx.export.quantizers import Quantizer
@@ -21,7 +22,8 @@ from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
 from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import Matrix, OnRead, check_finite, unseen
-from sardonyx.models.graph import Activation, AttentionSpec, Linear, Weight
+from sardonyx.models.config import ConfigError
+from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, Weight
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
@@ -120,6 +122,16 @@ class OnnxGraph:
     ) -> Value:
         head_sink = self._stored(sinks) if sinks else None
         return self._plan.target.attend(self.builder, self._packed(qkv), spec, head_sink)
+
+    def mixture(self, x: Value, scores: Value, experts: Sequence[Expert], spec: MixtureSpec) -> Value:
+        layers = [layer for e in experts for layer in (e.gate, e.up, e.down)]
+        quantizers = {self._quantizer(layer.weight) for layer in layers}
+        if len(quantizers) > 1:
+            kinds = ", ".join(sorted(map(str, quantizers)))
+            raise ConfigError(f"experts of one layer are stored alike, not as {kinds}")
+        stack = Stack(experts, lambda weight: self._plan.checkpoint.tensor(weight.name), self._on_read)
+        values = (self._value(x), self._value(scores))
+        return mixture(self.builder, values, stack, spec, quantizers.pop())
 
     def select(self, x: Value) -> Value:
         rows = self.builder.input("logit_rows", ir.DataType.INT64, ["wanted"])

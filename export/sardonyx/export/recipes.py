@@ -35,8 +35,12 @@ class Recipe:
         return next(quantizer for pattern, quantizer in self.rules if fnmatchcase(weight, pattern))
 
 
+ROUTER, EXPERTS = "*.mlp.gate.weight", "*.mlp.experts.*"
+"""A router is small, and a wrong choice of experts is worse than any rounding within them."""
+
+
 def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
-    return tuple((pattern, quantizer) for pattern in TABLES)
+    return (*((pattern, quantizer) for pattern in TABLES), (ROUTER, Float()))
 
 
 _RECIPES = (
@@ -49,7 +53,7 @@ _RECIPES = (
     Recipe(
         "int8",
         "8-bit weights and activations, vocabulary tables in 8-bit blocks",
-        (*_tables(NBits(8)), ("*", W8A8())),
+        (*_tables(NBits(8)), (EXPERTS, NBits(8)), ("*", W8A8())),
         Limits(kl_mean=0.045, noise=12, flips=0.2),
     ),
     Recipe(

@@ -13,12 +13,16 @@ Branch = Mapping[str, Part]
 """Parts one after another, each under its name."""
 
 
+@dataclass(frozen=True, init=False)
 class Residual:
     """`x + scale * (branch(x) + ...)`: all branches read the same x."""
 
+    branches: tuple[Branch, ...]
+    scale: float
+
     def __init__(self, *branches: Branch, scale: float = 1.0) -> None:
-        self.branches = branches
-        self.scale = scale
+        object.__setattr__(self, "branches", branches)
+        object.__setattr__(self, "scale", scale)
 
     def emit(self, g: Graph[Value], x: Value, at: str) -> Value:
         total = x

@@ -5,6 +5,7 @@ cost counter) is not the part's business. Verbs are what decoders do, not what a
 happens behind them, in one place per target.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -88,6 +89,31 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
+class Expert:
+    """One feed-forward of many: `down(gated(gate(x), up(x)))`."""
+
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True)
+class MixtureSpec:
+    """A weighted sum of the `chosen` experts with the highest scores (arXiv 1701.06538, 2101.03961).
+
+    An expert's weight is its share in the softmax of all scores, or with `normalized`, of the chosen ones'.
+    Gated is `g * sigmoid(sharpness * g) * (u + offset)`, SiLU if sharpness is 1, where g is at most `limit`
+    and u at most that far from zero.
+    """
+
+    chosen: int
+    normalized: bool
+    sharpness: float = 1.0
+    offset: float = 0.0
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
 class StateSpec:
     """A tensor carried from step to step; `shape` is what one token (kv) or one sequence holds."""
 
@@ -138,6 +164,9 @@ class Graph(Protocol[Value]):
         `sinks`, one number for each head, takes part in the softmax like the score of one more position that
         holds nothing (arXiv 2309.17453).
         """
+
+    def mixture(self, x: Value, scores: Value, experts: Sequence[Expert], spec: MixtureSpec) -> Value:
+        """Experts chosen for each token by its `scores`, `[..., experts]`."""
 
     def select(self, x: Value) -> Value:
         """Keep the positions whose logits are wanted: nothing after this pays for the others."""

@@ -3,7 +3,6 @@
 What each architecture calls its parts is a table in `gguf_architectures.py`. Knows nothing about graphs.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Any
 
 from sardonyx.export.checkpoint import LazyTensor
 from sardonyx.export.checkpoint.gguf_architectures import ARCHITECTURES, Architecture
-from sardonyx.export.checkpoint.gguf_config import ROPE_DIVISORS, read_config
+from sardonyx.export.checkpoint.gguf_config import ROPE_TENSORS, read_config
 from sardonyx.export.checkpoint.gguf_header import MAGIC, Metadata, read_header
 from sardonyx.export.checkpoint.gguf_tensors import stored_tensors
 from sardonyx.export.checkpoint.gguf_tokenizer import read_tokenizer
-from sardonyx.export.checkpoint.stored import Deinterleaved, StoredTensor
+from sardonyx.export.checkpoint.layouts import MisfitError, canonical, has_place
+from sardonyx.models.config import ConfigError
 from sardonyx.runtime.errors import SourceError, UnknownArchitecture
 from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
-
-_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -77,36 +75,25 @@ def read(path: Path) -> GGUFCheckpoint:
         raise SourceError(f"{path}: one part of a split model; join the parts with llama-gguf-split --merge")
     prefix = metadata.require("general.architecture", str)
     if prefix not in ARCHITECTURES:
-        readable = ", ".join(sorted(ARCHITECTURES))
+        readable = ", ".join(sorted(name for name in ARCHITECTURES if " " not in name))
         raise UnknownArchitecture(
             f"{path}: GGUF architecture {prefix!r} is not known here; readable: {readable}"
         )
-    architecture = ARCHITECTURES[prefix]
+    architecture = _architecture(metadata, prefix)
     stored = stored_tensors(path, header.tensors)
     config = read_config(metadata, f"{prefix}.", architecture, stored)
-    weights = (tensor for name, tensor in stored.items() if name != ROPE_DIVISORS)
-    tensors = dict(_canonical(tensor, architecture, config) for tensor in weights)
+    weights = {name: tensor for name, tensor in stored.items() if name not in ROPE_TENSORS}
+    for name in weights:
+        if not has_place(name, architecture.layout):
+            raise SourceError(f"{path}: tensor {name} has no place in a {architecture.model_type} model")
+    try:
+        tensors = canonical(weights, architecture.layout, config)
+    except (ConfigError, MisfitError) as error:
+        raise SourceError(f"{path}: {error}") from None
     return GGUFCheckpoint(path, metadata, config, tensors)
 
 
-def _canonical(
-    tensor: StoredTensor, architecture: Architecture, config: Mapping[str, Any]
-) -> tuple[str, LazyTensor]:
-    """The tensor's Hugging Face name, and its rows in Hugging Face's order."""
-    block = _BLOCK.fullmatch(tensor.name)
-    stem, _, suffix = (block[2] if block else tensor.name).rpartition(".")
-    known = architecture.block_tensors if block else architecture.tensors
-    if stem not in known or suffix not in ("weight", "bias"):
-        raise SourceError(
-            f"{tensor.path}: tensor {tensor.name} has no place in a {architecture.model_type} model"
-        )
-    name = f"{known[stem]}.{suffix}"
-    if block is None:
-        return name, tensor
-    heads = config[architecture.interleaved[stem]] if stem in architecture.interleaved else None
-    if heads is not None and (tensor.shape[0] != heads * config["head_dim"] or config["head_dim"] % 2):
-        rows, width = tensor.shape[0], config["head_dim"]
-        raise SourceError(
-            f"{tensor.path}: tensor {tensor.name} has {rows} rows, not {heads} heads of {width}"
-        )
-    return f"model.layers.{block[1]}.{name}", tensor if heads is None else Deinterleaved(tensor, heads)
+def _architecture(metadata: Metadata, prefix: str) -> Architecture:
+    """llama.cpp calls a network with experts as it calls the same without, where one came after the other."""
+    experts = metadata.get(f"{prefix}.expert_count", int)
+    return ARCHITECTURES.get(f"{prefix} with experts" if experts else prefix, ARCHITECTURES[prefix])

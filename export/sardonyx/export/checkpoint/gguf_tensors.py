@@ -12,7 +12,7 @@ from sardonyx.export.checkpoint.gguf_header import TensorEntry
 from sardonyx.export.checkpoint.stored import StoredTensor
 from sardonyx.runtime.errors import MissingExtra, SourceError
 
-READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4")
 _SPELLING = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

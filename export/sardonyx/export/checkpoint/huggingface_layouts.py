@@ -10,6 +10,7 @@ from sardonyx.export.checkpoint.layouts import (
     Config,
     Layout,
     deinterleaved,
+    of_each_expert,
     plus_one,
     split,
     turned,
@@ -19,6 +20,8 @@ from sardonyx.models.config import flag, integer
 
 L = "model.layers.*"
 QKV = (f"{L}.self_attn.q_proj", f"{L}.self_attn.k_proj", f"{L}.self_attn.v_proj")
+GATES = (f"{L}.mlp.experts.*.gate_proj", f"{L}.mlp.experts.*.up_proj")
+DOWN = f"{L}.mlp.experts.*.down_proj"
 NORMS = (f"{L}.input_layernorm", f"{L}.post_attention_layernorm", "model.norm")
 SANDWICH_NORMS = (*NORMS, f"{L}.pre_feedforward_layernorm", f"{L}.post_feedforward_layernorm")
 
@@ -41,6 +44,11 @@ def _queries_keys(config: Config) -> tuple[int, Iterable[int]]:
 
 def _gates(config: Config) -> tuple[int, Iterable[int]]:
     return 1, (integer(config, "intermediate_size"),)
+
+
+def _turns(config: Config) -> tuple[int, Iterable[int]]:
+    """Gate and up, row by row."""
+    return integer(config, "intermediate_size"), (1,)
 
 
 def _thirds(config: Config) -> tuple[int, Iterable[int]]:
@@ -127,6 +135,23 @@ SPELLINGS: Mapping[str, Spelling] = {
             "gpt_neox.layers.*.attention.bias": unused,
             "gpt_neox.layers.*.attention.masked_bias": unused,
         },
+    ),
+    "gpt_oss": Spelling(
+        layout={
+            f"{L}.mlp.router": f"{L}.mlp.gate",
+            f"{L}.mlp.experts.gate_up_proj": of_each_expert(turned(split(_turns, *GATES))),
+            f"{L}.mlp.experts.gate_up_proj_bias": of_each_expert(split(_turns, *GATES), "bias"),
+            f"{L}.mlp.experts.down_proj": of_each_expert(turned(DOWN)),
+            f"{L}.mlp.experts.down_proj_bias": of_each_expert(DOWN, "bias"),
+        }
+    ),
+    "mixtral": Spelling(
+        layout={
+            f"{L}.block_sparse_moe.gate": f"{L}.mlp.gate",
+            f"{L}.block_sparse_moe.experts.*.w1": GATES[0],
+            f"{L}.block_sparse_moe.experts.*.w3": GATES[1],
+            f"{L}.block_sparse_moe.experts.*.w2": DOWN,
+        }
     ),
     "phi3": Spelling(
         layout={

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sardonyx.export.checkpoint import LazyTensor
-from sardonyx.export.checkpoint.pieces import Joined, Rows, flattened, shifted, transposed
-from sardonyx.export.checkpoint.stored import Deinterleaved
+from sardonyx.export.checkpoint.pieces import Joined, Rows, elements, flattened, shifted, transposed
+from sardonyx.export.checkpoint.stored import Deinterleaved, StoredTensor
+from sardonyx.models.config import integer
 
 Config = Mapping[str, Any]
 Pieces = Iterable[tuple[str, LazyTensor]]
@@ -41,9 +42,19 @@ def canonical(stored: Mapping[str, LazyTensor], layout: Layout, config: Config) 
     found: dict[str, list[tuple[list[int], LazyTensor]]] = {}
     for name, tensor in stored.items():
         numbers = [int(number) for number in _NUMBER.findall(name)]
-        for canonical_name, piece in _pieces(_NUMBER.sub("*", name), tensor, layout, config):
-            found.setdefault(_numbered(canonical_name, numbers), []).append((numbers, piece))
+        try:
+            for canonical_name, piece in _pieces(_NUMBER.sub("*", name), tensor, layout, config):
+                found.setdefault(_numbered(canonical_name, numbers), []).append((numbers, piece))
+        except MisfitError as error:
+            raise MisfitError(f"tensor {name} {error}") from None
     return {name: _joined(parts) for name, parts in found.items()}
+
+
+def has_place(name: str, layout: Layout) -> bool:
+    """Whether a layout says what becomes of a tensor."""
+    pattern = _NUMBER.sub("*", name)
+    stem, _, suffix = pattern.rpartition(".")
+    return pattern in layout or (stem in layout and suffix in ("weight", "bias"))
 
 
 def _pieces(pattern: str, tensor: LazyTensor, layout: Layout, config: Config) -> Pieces:
@@ -71,7 +82,7 @@ def split(shares: Shares, *stems: str) -> Cut:
     def cut(tensor: LazyTensor, config: Config) -> Pieces:
         groups, sizes = shares(config)
         if tensor.shape[0] % groups:
-            raise MisfitError(f"its {tensor.shape[0]} rows are not {groups} equal groups")
+            raise MisfitError(f"has {tensor.shape[0]} rows, not {groups} equal groups")
         start, group = 0, tensor.shape[0] // groups
         for stem, size in zip(stems, [*sizes, group], strict=True):
             stop = min(start + size, group)
@@ -91,6 +102,20 @@ def turned(place: str | Cut) -> Cut:
     return cut
 
 
+def of_each_expert(place: str | Cut, suffix: str = "weight") -> Cut:
+    """The slices of a tensor that holds all experts; in `place`, the second number is the expert's."""
+
+    def cut(tensor: LazyTensor, config: Config) -> Pieces:
+        assert isinstance(tensor, StoredTensor)
+        for expert, part in enumerate(elements(tensor)):
+            pieces = [(place, part)] if isinstance(place, str) else place(part, config)
+            for stem, piece in pieces:
+                layer, _, rest = stem.rpartition("*")
+                yield f"{layer}{expert}{rest}.{suffix}", piece
+
+    return cut
+
+
 def plus_one(*stems: str) -> Layout:
     """Norms whose weights are stored as their difference from one."""
 
@@ -105,11 +130,18 @@ def deinterleaved(stem: str, heads: str, *, flat: bool = False) -> Cut:
 
     def cut(tensor: LazyTensor, config: Config) -> Pieces:
         whole = flattened(tensor) if flat else tensor
-        if whole.shape[0] % (2 * config[heads]):
-            raise MisfitError(f"its {whole.shape[0]} rows are not {config[heads]} heads of an even width")
-        return [(stem, Deinterleaved(whole, config[heads]))]
+        count = integer(config, heads)
+        width = config.get("head_dim") or whole.shape[0] // count
+        if whole.shape[0] != count * width or width % 2:
+            raise MisfitError(f"has {whole.shape[0]} rows, not {count} heads of {width}")
+        return [(stem, Deinterleaved(whole, count))]
 
     return cut
+
+
+def flat(stem: str) -> Cut:
+    """A small tensor of any shape as a vector."""
+    return lambda tensor, config: [(stem, flattened(tensor))]
 
 
 def unused(tensor: LazyTensor, config: Config) -> Pieces:

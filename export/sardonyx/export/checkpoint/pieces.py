@@ -4,8 +4,8 @@ What formats store together, in another order or with an offset becomes here the
 for. Nothing is read before its rows are wanted. Knows no format and no architecture.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Float32, LazyTensor
+from sardonyx.export.checkpoint.stored import StoredTensor
 
 Bytes = NDArray[np.uint8]
 
@@ -65,10 +66,48 @@ class Joined:
         return self.parts[0].dtype
 
     def rows(self, start: int, stop: int) -> Float32:
-        return np.concatenate([part.rows(0, part.shape[0]) for part in self.parts])[start:stop]
+        return np.concatenate([part.rows(*span) for part, span in self._spans(start, stop)])
 
     def raw(self, start: int, stop: int) -> Bytes:
-        return np.concatenate([part.raw(0, part.shape[0]) for part in self.parts])[start:stop]
+        return np.concatenate([part.raw(*span) for part, span in self._spans(start, stop)])
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[LazyTensor, tuple[int, int]]]:
+        """The parts that hold these rows, each with its own of them."""
+        for part in self.parts:
+            count = part.shape[0]
+            if start < count and stop > 0:
+                yield part, (max(start, 0), min(stop, count))
+            start, stop = start - count, stop - count
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Tensors of the same shape, row by row in turns."""
+
+    parts: Sequence[LazyTensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.parts) * self.parts[0].shape[0], *self.parts[0].shape[1:]
+
+    @property
+    def dtype(self) -> str:
+        return self.parts[0].dtype
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return self._in_turns([part.rows for part in self.parts], start, stop)
+
+    def raw(self, start: int, stop: int) -> Bytes:
+        return self._in_turns([part.raw for part in self.parts], start, stop)
+
+    def _in_turns(
+        self, reads: Sequence[Callable[[int, int], NDArray[Any]]], start: int, stop: int
+    ) -> NDArray[Any]:
+        turns = len(reads)
+        first, last = start // turns, -(-stop // turns)
+        rows = np.stack([read(first, last) for read in reads], axis=1)
+        flat = rows.reshape(-1, *rows.shape[2:])
+        return flat[start - first * turns : stop - first * turns]
 
 
 class Computed:
@@ -100,6 +139,20 @@ class Computed:
     def raw(self, start: int, stop: int) -> Bytes:
         rows = np.ascontiguousarray(self.rows(start, stop))
         return rows.view(np.uint8).reshape(stop - start, -1)
+
+
+def elements(whole: StoredTensor) -> Sequence[StoredTensor]:
+    """The slices of a tensor along its first axis, each a tensor by itself."""
+    count, *shape = whole.shape
+    return [
+        replace(
+            whole,
+            shape=tuple(shape),
+            offset=whole.offset + index * whole.row_bytes,
+            row_bytes=whole.row_bytes // shape[0],
+        )
+        for index in range(count)
+    ]
 
 
 def transposed(whole: LazyTensor) -> LazyTensor:

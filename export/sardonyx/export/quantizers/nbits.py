@@ -51,7 +51,7 @@ class NBits:
         return g.op(
             "MatMulNBits",
             x,
-            *self._store(g, weight),
+            *self.store(g, weight),
             None,
             bias,
             domain=MICROSOFT,
@@ -63,7 +63,7 @@ class NBits:
         )
 
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
-        codes, scales, zero_points = self._store(g, table)
+        codes, scales, zero_points = self.store(g, table)
         outputs, inputs = table.shape
         flat = g.alias(codes, f"{table.name}.rows", (outputs, self._blocks(inputs) * self._blob))
         padded = g.op(
@@ -124,7 +124,8 @@ class NBits:
             codes, zero_points = _nibbles(codes), _nibbles(even)
         return Packed(codes, scales, zero_points)
 
-    def _store(self, g: OnnxBuilder, weight: Matrix) -> tuple[ir.Value, ir.Value, ir.Value]:
+    def store(self, g: OnnxBuilder, weight: Matrix) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Codes, scales and zero points as initializers, shaped as `Packed` says."""
         outputs, inputs = weight.shape
         blocks = self._blocks(inputs)
         scales: list[Float32] = []  # filled while the codes stream by: a hundredth of their size
