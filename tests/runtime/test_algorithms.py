@@ -14,7 +14,6 @@ from sardonyx.models.llama import EXAMPLE
 from sardonyx.runtime import LLM, SamplingParams
 from sardonyx.runtime.backends.scripted import ScriptedProgram
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.llm import Stream
 from sardonyx.runtime.strategies import Algorithm
 from sardonyx.runtime.strategies.beam import BeamSearch
 from sardonyx.runtime.strategies.contrastive_decoding import ContrastiveDecoding
@@ -24,6 +23,7 @@ from sardonyx.runtime.strategies.ensemble import Ensemble
 from sardonyx.runtime.strategies.guidance import Guidance
 from sardonyx.runtime.strategies.prompt_lookup import PromptLookup
 from sardonyx.runtime.strategies.sample import Sample
+from sardonyx.runtime.stream import Stream
 from scripted_llm import VOCABULARY, scripted_llm, scripted_llm_manifest
 from toys import toy
 

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sardonyx.runtime.answer import Completion, Usage
     from sardonyx.runtime.errors import SardonyxError
-    from sardonyx.runtime.llm import LLM, Stream
+    from sardonyx.runtime.llm import LLM
     from sardonyx.runtime.params import SamplingParams
+    from sardonyx.runtime.prefixes import Reuse
+    from sardonyx.runtime.stream import Stream
 
-__all__ = ["LLM", "Completion", "SamplingParams", "SardonyxError", "Stream", "Usage"]
+__all__ = ["LLM", "Completion", "Reuse", "SamplingParams", "SardonyxError", "Stream", "Usage"]
 
 _HOMES = {
     "LLM": "llm",
-    "Stream": "llm",
+    "Stream": "stream",
+    "Reuse": "prefixes",
     "Completion": "answer",
     "Usage": "answer",
     "SamplingParams": "params",

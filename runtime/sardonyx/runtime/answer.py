@@ -24,6 +24,8 @@ class Usage:
     total_s: float
     run_s: float
     """Of `total_s`, the time inside the inference library, for whatever else was in the batch too."""
+    cached_tokens: int = 0
+    """Of `prompt_tokens`, those that were known from a text that began alike, and not computed again."""
 
     @property
     def tokens_per_second(self) -> float:

@@ -19,13 +19,29 @@ FIRST_CAPACITY = 256
 
 
 class Row:
-    """One sequence's place in the arena, of `length` cached positions. `index` changes as others leave."""
+    """One sequence's place in the arena, of `length` cached positions. `index` changes as others leave.
 
-    __slots__ = ("index", "length")
+    The first `canonical` of them were computed several at a time, so that their numbers are those of any
+    other way to cut the text; a position that was computed alone has other last bits.
+    """
+
+    __slots__ = ("canonical", "index", "length")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.length = 0
+        self.canonical = 0
+
+    def extend(self, count: int, canonical: bool) -> None:
+        """Count positions that were written behind those that there are."""
+        if canonical and self.canonical == self.length:
+            self.canonical += count
+        self.length += count
+
+    def trim(self, length: int) -> None:
+        """Forget what follows the first `length` positions."""
+        self.length = min(self.length, length)
+        self.canonical = min(self.canonical, length)
 
 
 class Arena:
@@ -38,6 +54,8 @@ class Arena:
     def __init__(self, states: Sequence[State], limit: int) -> None:
         self._states = states
         self._limit = limit
+        self.bytes_per_position = sum(np.dtype(s.dtype).itemsize * s.shape[0] * s.shape[1] for s in states)
+        """Bytes that one position of one row takes."""
         self._rows: list[Row] = []
         self._places: int
         self._tensors: list[NDArray[Any]]
@@ -65,13 +83,27 @@ class Arena:
     def fork(self, parent: Row, length: int, into: Row | None = None) -> Row:
         """A row that begins with the first `length` positions of another: a new one, or one to overwrite."""
         row = self.row() if into is None else into
-        row.length = min(parent.length, length)
+        row.length, row.canonical = parent.length, parent.canonical
+        row.trim(length)
         self._copy(parent.index, row.index, row.length)
         return row
 
     def trim(self, row: Row, length: int) -> None:
         """Forget what follows the first `length` positions."""
-        row.length = min(row.length, length)
+        row.trim(length)
+
+    def read(self, row: Row, start: int, stop: int) -> list[NDArray[Any]]:
+        """A copy of positions `[start:stop]` of a row: of each state `[heads, positions, width]`."""
+        assert stop <= row.length
+        return [tensor[row.index, :, start:stop].copy() for tensor in self._tensors]
+
+    def append(self, row: Row, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
+        """Add canonical positions from elsewhere to a row: part after part, each as `read` gives it."""
+        start, count = row.length, sum(part[0].shape[1] for part in parts)
+        self.reserve(start + count)
+        for tensor, *states in zip(self._tensors, *parts, strict=True):
+            np.concatenate(states, axis=1, out=tensor[row.index, :, start : start + count])
+        row.extend(count, canonical=True)
 
     def release(self, row: Row) -> None:
         """Give a row back. The last row moves into its place, so that live rows stay packed."""

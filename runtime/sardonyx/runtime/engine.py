@@ -13,7 +13,8 @@ import numpy as np
 from sardonyx.runtime.backends.base import Float32, Output
 from sardonyx.runtime.cache import Row
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.model import Model, Step
+from sardonyx.runtime.model import BATCHED_TOKENS, Model, Step
+from sardonyx.runtime.prefixes import PrefixCache
 from sardonyx.runtime.strategies import Feed, Strategy
 
 CHUNK = 512
@@ -24,7 +25,7 @@ CHUNK = 512
 class _Fed:
     """One row's tokens on their way into the cache, and what came back so far. `text` is what it holds."""
 
-    model: Model
+    place: "_Place"
     row: Row
     text: list[int]
     tokens: Sequence[int]
@@ -50,12 +51,14 @@ class _Fed:
         self.text += new
         self.done += len(new)
         self.outputs.append(output)
+        if len(self.tokens) > BATCHED_TOKENS:  # fewer are a step of decoding, much of it guesses
+            self.place.remember(self.row, self.text)
 
     def logits(self) -> Float32:
-        return _joined([output.logits for output in self.outputs], self.model.vocab_size)
+        return _joined([output.logits for output in self.outputs], self.place.model.vocab_size)
 
     def hidden(self) -> Float32:
-        return _joined([output.hidden for output in self.outputs], self.model.hidden_size)
+        return _joined([output.hidden for output in self.outputs], self.place.model.hidden_size)
 
 
 def _joined(parts: list[Float32], width: int) -> Float32:
@@ -64,9 +67,15 @@ def _joined(parts: list[Float32], width: int) -> Float32:
 
 @dataclass(eq=False)
 class _Place:
-    """A task's rows in the cache of one model, and the tokens that they hold."""
+    """A task's rows in the cache of one model, and the tokens that they hold.
+
+    `prefixes` is where beginnings of texts come from and are left, if they may. `reused` counts the tokens
+    that came from there for the first row.
+    """
 
     model: Model
+    prefixes: PrefixCache | None
+    reused: int = 0
     rows: list[Row] = field(default_factory=list)
     texts: list[list[int]] = field(default_factory=list)
 
@@ -85,10 +94,33 @@ class _Place:
             raise RequestError("this artifact puts out no hidden states: export it with --hidden-states")
         for row, tokens in zip(self.rows, feed.tokens, strict=True):
             self.model.check_room(row, len(tokens))
-        laid = zip(self.rows, self.texts, feed.tokens, strict=True)
-        return [_Fed(self.model, row, text, tokens, feed.wanted) for row, text, tokens in laid]
+        laid = []
+        for i, tokens in enumerate(feed.tokens):
+            count = self._reuse(i, tokens, feed.wanted)
+            laid.append(_Fed(self, self.rows[i], self.texts[i], tokens[count:], feed.wanted))
+        return laid
+
+    def _reuse(self, i: int, tokens: Sequence[int], wanted: int) -> int:
+        """Begin to feed a row with what is known already of its tokens: so many. Two are left at least, since
+        one computed alone comes out with other last bits.
+        """
+        if self.prefixes is None:
+            return 0
+        count = self.prefixes.extend(self.rows[i], self.texts[i], tokens, spare=max(wanted, 2))
+        self.texts[i] += tokens[:count]
+        self.reused += count if i == 0 else 0
+        return count
+
+    def remember(self, row: Row, text: Sequence[int]) -> None:
+        """Leave what a row holds for texts that begin alike."""
+        if self.prefixes is not None:
+            self.prefixes.store(row, text)
 
     def clear(self) -> None:
+        if len(self.rows) == 1:
+            self.remember(self.rows[0], self.texts[0])
+        if len(self.rows) == 1:
+            self.remember(self.rows[0], self.texts[0])
         for row in self.rows:
             self.model.arena.release(row)
         self.rows, self.texts = [], []
@@ -107,6 +139,11 @@ class Task:
     done: bool = False
     result: object = None
     error: BaseException | None = None
+
+    @property
+    def reused(self) -> int:
+        """Tokens of its first row that were not computed, as they were known."""
+        return self.places[0].reused
 
     @property
     def rows(self) -> list[Row]:
@@ -130,11 +167,13 @@ class Engine:
         self._leaving: list[Task] = []
         self._busy = False
 
-    def submit(self, strategy: Strategy, *others: Model) -> Task:
+    def submit(self, strategy: Strategy, *others: Model, fresh: bool = False) -> Task:
         """Take a strategy in; its first tokens are fed by the next `step`. `others` are the models that it
-        feeds as its 1, 2, ...; no other engine may be at work on them.
+        feeds as its 1, 2, ...; no other engine may be at work on them. If `fresh`, all is computed, nothing
+        taken from the prefix cache or left there.
         """
-        task = Task(strategy, [_Place(model) for model in (self._model, *others)])
+        models = (self._model, *others)
+        task = Task(strategy, [_Place(model, None if fresh else model.prefixes) for model in models])
         with self._undisturbed():
             self._tasks.append(task)
             self._advance(task, None)
@@ -157,8 +196,8 @@ class Engine:
         """
         with self._undisturbed():
             feeds = [fed for task in self._tasks for fed in task.feeds if fed.left()]
-            for model in dict.fromkeys(fed.model for fed in feeds):
-                theirs = [fed for fed in feeds if fed.model is model]
+            for model in dict.fromkeys(fed.place.model for fed in feeds):
+                theirs = [fed for fed in feeds if fed.place.model is model]
                 steps = [fed.step(self._chunk, self._exact) for fed in theirs]
                 for fed, step, output in zip(theirs, steps, model.outputs(steps), strict=True):
                     fed.take(step, output)

@@ -2,12 +2,10 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
-from weakref import finalize
 
 import msgspec
 
@@ -15,7 +13,7 @@ from sardonyx.runtime.answer import Completion, Stopwatch, TextAnswer
 from sardonyx.runtime.backends.base import Float32, Program
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.chat_template import ChatTemplate
-from sardonyx.runtime.engine import Engine, Task
+from sardonyx.runtime.engine import Engine
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import checking
 from sardonyx.runtime.logits import Setting
@@ -23,16 +21,19 @@ from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifes
 from sardonyx.runtime.model import Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.phrases import Phrases
+from sardonyx.runtime.prefixes import Reuse
 from sardonyx.runtime.prompts import Message, Prompt, Prompts, Text
 from sardonyx.runtime.scores import Normalization, Scores, scored
 from sardonyx.runtime.selection import Consensus, majority, mean_logprob, ranked
 from sardonyx.runtime.strategies import Algorithm, Decoding, Feed, Request
 from sardonyx.runtime.strategies.sample import Sample
 from sardonyx.runtime.strategies.score import score
+from sardonyx.runtime.stream import Stream
 from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
 SAMPLE = Sample()
+REUSE = Reuse()
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class LLM:
         template: ChatTemplate | None,
         program: Program,
         exact: bool = False,
+        reuse: Reuse = REUSE,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -58,7 +60,7 @@ class LLM:
         self._prompts = Prompts(manifest, tokenizer, template)
         self._phrases = Phrases(tokenizer)
         self._program = program
-        self._model = Model(manifest, program)
+        self._model = Model(manifest, program, reuse)
         self._engine = Engine(self._model, exact=exact)
 
     @classmethod
@@ -70,6 +72,7 @@ class LLM:
         check: bool = True,
         mapped: bool = False,
         exact: bool = False,
+        reuse: Reuse = REUSE,
     ) -> "LLM":
         """Load an artifact folder.
 
@@ -78,8 +81,8 @@ class LLM:
         of a copy arranged for speed: a float32 model then takes a fifth of the memory of its own and is as
         fast, but gives batched rows other last bits; a quantized one becomes unusably slow. `exact`
         makes numbers independent of how the text came to be fed, to the bit: an answer is the same with
-        guesses or without. It costs up to a third of the decoding speed. Raises ArtifactError naming the file
-        that is missing, cut or altered.
+        guesses or without. It costs up to a third of the decoding speed. `reuse` is the memory for beginnings
+        of prompts that may come again. Raises ArtifactError naming the file that is missing, cut or altered.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -89,7 +92,7 @@ class LLM:
             program = OrtProgram(folder, manifest, threads or usable_cores(), mapped=mapped)
             tokenizer = Tokenizer.load(folder)
             template = _template(folder, manifest)
-        return cls(manifest, tokenizer, template, program, exact)
+        return cls(manifest, tokenizer, template, program, exact, reuse)
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
@@ -123,7 +126,7 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
-    ) -> "Stream":
+    ) -> Stream:
         """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any
         piece. A search has no pieces before its end.
         """
@@ -167,19 +170,18 @@ class LLM:
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
         """Logits of tokens that are given, not generated: what the model answers to these feeds, one after
-        another, in rows of their own. For each feed, for each of its rows: `[wanted, vocab]`.
+        another, in rows of their own. For each feed, for each of its rows: `[wanted, vocab]`. All of them are
+        computed; the prefix cache is passed by.
 
         Raises RequestError above the context length.
         """
-        return self._run(_asked(feeds))
+        return self._run(_asked(feeds), fresh=True)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt is fed as. Raises RequestError for what is no prompt."""
         return self._prompts.encode(prompt)
 
-    def _stream(
-        self, prompt: Prompt, n: int, params: SamplingParams | None, algorithm: Algorithm
-    ) -> "Stream":
+    def _stream(self, prompt: Prompt, n: int, params: SamplingParams | None, algorithm: Algorithm) -> Stream:
         llms: list[LLM] = [self, *algorithm.others]
         for other in llms:
             self._check_same_tokens(other)
@@ -223,9 +225,9 @@ class LLM:
         params = params or self.default_params
         return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
 
-    def _run(self, decoding: Decoding[Result]) -> Result:
-        """The result of a decoding that is run to its end."""
-        task = self._engine.submit(decoding)
+    def _run(self, decoding: Decoding[Result], fresh: bool = False) -> Result:
+        """The result of a decoding that is run to its end, with or without the prefix cache."""
+        task = self._engine.submit(decoding, fresh=fresh)
         try:
             while not task.done:
                 self._engine.step()
@@ -235,53 +237,6 @@ class LLM:
             raise task.error
         result: Result = task.result  # type: ignore[assignment]
         return result
-
-
-class Stream:
-    """Answers on their way: iterate for pieces of text of the first. Leaving it unfinished, or dropping it,
-    cancels it.
-    """
-
-    def __init__(self, engine: Engine, task: Task, answers: Sequence[TextAnswer]) -> None:
-        self._engine = engine
-        self._task = task
-        self._answers = answers
-        finalize(self, engine.cancel, task).atexit = False
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            while True:
-                if text := self._answers[0].fresh_text():  # perhaps of a step that another stream took
-                    yield text
-                elif self._task.done:
-                    break
-                else:
-                    self._engine.step()
-        finally:
-            self.cancel()
-        if self._task.error is not None:
-            raise self._task.error
-
-    def cancel(self) -> None:
-        """Stop here. The completion keeps what has come; harmless when the answer is complete."""
-        if not self._task.done:
-            self._engine.cancel(self._task)
-            for answer in self._answers:
-                answer.finish("cancelled")
-
-    @property
-    def completion(self) -> Completion:
-        """The answer so far, or the whole one when the iteration has ended."""
-        return self.completions[0]
-
-    @property
-    def completions(self) -> list[Completion]:
-        """All answers. A search may have found fewer than were asked for."""
-        completions = [answer.completion for answer in self._answers]
-        scores = self._task.result
-        if not isinstance(scores, list):
-            return completions
-        return [replace(one, score=score) for one, score in zip(completions, scores, strict=False)]
 
 
 def _asked(feeds: Sequence[Feed]) -> Decoding[list[Sequence[Float32]]]:

@@ -12,6 +12,7 @@ from sardonyx.runtime.backends.base import Batch, Float32, Output, Program
 from sardonyx.runtime.cache import Arena, Row
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import Manifest
+from sardonyx.runtime.prefixes import NO_REUSE, PrefixCache, Reuse
 
 BATCHED_TOKENS = 16
 """Rows of at most so many new tokens share a pass; longer ones fill the machine by themselves."""
@@ -31,11 +32,13 @@ class Step:
 
 
 class Model:
-    """A program with its cache."""
+    """A program with its cache, and what is kept for later of it."""
 
-    def __init__(self, manifest: Manifest, program: Program) -> None:
+    def __init__(self, manifest: Manifest, program: Program, reuse: Reuse = NO_REUSE) -> None:
+        """`reuse` is the memory for beginnings of texts that may come again."""
         self.program = program
         self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS)
+        self.prefixes = PrefixCache(self.arena, reuse)
         self.context_length = manifest.context_length
         self.vocab_size = manifest.vocab_size
         self.hidden_size = manifest.hidden_size
@@ -60,17 +63,17 @@ class Model:
         """
         for step in steps:
             self.check_room(step.row, len(step.tokens) - step.again)
-        lengths = [step.row.length for step in steps]
+        before = [(step.row.length, step.row.canonical) for step in steps]
         outputs: dict[int, Output] = {}
         try:
             for step in steps:
-                step.row.length -= step.again
+                step.row.trim(step.row.length - step.again)
             for together in _passes(steps):
                 for step, output in zip(together, self._run(together), strict=True):
                     outputs[id(step)] = output
         except BaseException:
-            for step, length in zip(steps, lengths, strict=True):
-                step.row.length = length
+            for step, (length, canonical) in zip(steps, before, strict=True):
+                step.row.length, step.row.canonical = length, canonical
             raise
         return [outputs[id(step)] for step in steps]
 
@@ -99,7 +102,7 @@ class Model:
         logits, hidden = made.logits.copy(), made.hidden.copy()
         results = []
         for step in steps:
-            step.row.length += len(step.tokens)
+            step.row.extend(len(step.tokens), canonical=len(step.tokens) > 1)
             results.append(Output(logits[: step.wanted], hidden[: step.wanted]))
             logits, hidden = logits[step.wanted :], hidden[step.wanted :]
         return results

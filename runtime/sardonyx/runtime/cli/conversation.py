@@ -18,9 +18,10 @@ from sardonyx.runtime.errors import SardonyxError
 
 if TYPE_CHECKING:
     from sardonyx.runtime.answer import Usage
-    from sardonyx.runtime.llm import LLM, Stream
+    from sardonyx.runtime.llm import LLM
     from sardonyx.runtime.params import SamplingParams
     from sardonyx.runtime.strategies import Algorithm
+    from sardonyx.runtime.stream import Stream
 
 Command = Callable[[str], bool]
 """Takes what stands behind the command's name; False ends the conversation. Its docstring is its help."""
