@@ -159,6 +159,7 @@ def test_one_text_is_known_while_another_still_decodes() -> None:
     for _ in range(5):
         desk.engine.step()
     second = desk.engine.submit(decode())
+    desk.engine.step()
     assert second.reused == 40
     for other in (task, second):
         desk.engine.cancel(other)

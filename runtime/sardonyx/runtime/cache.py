@@ -48,14 +48,17 @@ class Arena:
     """All cached states, of kind `kv`. `limit` is the most positions a row may have.
 
     Memory follows need: rows and positions double when they run out, and halve when three quarters of them
-    lie idle as a row leaves. So a process that lives long does not keep for ever what one busy hour took.
+    lie idle as a row leaves. So a process that lives long does not keep for ever what one busy hour took. Of
+    `most_bytes` no more are taken, once a resize is over; close to that, there is room for what is needed.
     """
 
-    def __init__(self, states: Sequence[State], limit: int) -> None:
+    def __init__(self, states: Sequence[State], limit: int, most_bytes: int | None = None) -> None:
         self._states = states
         self._limit = limit
         self.bytes_per_position = sum(np.dtype(s.dtype).itemsize * s.shape[0] * s.shape[1] for s in states)
         """Bytes that one position of one row takes."""
+        self.most = None if most_bytes is None else most_bytes // self.bytes_per_position
+        """Positions that all rows together may have room for, if that is limited."""
         self._rows: list[Row] = []
         self._places: int
         self._tensors: list[NDArray[Any]]
@@ -76,7 +79,7 @@ class Arena:
         """A new, empty row."""
         row = Row(len(self._rows))
         if row.index == self._places:
-            self._resize(2 * self._places, self.capacity)
+            self._make_room(row.index + 1, max(one.length for one in self._rows))
         self._rows.append(row)
         return row
 
@@ -141,7 +144,7 @@ class Arena:
         """Make room for that many positions in every row, `limit` at most."""
         assert positions <= self._limit
         if positions > self.capacity:
-            self._resize(self._places, self._capacity_for(positions))
+            self._make_room(len(self._rows), positions)
 
     def view(self, start: int, stop: int) -> CacheView:
         """Rows `[start:stop]`, in place."""
@@ -157,6 +160,15 @@ class Arena:
     def _copy(self, source: int, target: int, length: int) -> None:
         for tensor in self._tensors:
             tensor[target, :, :length] = tensor[source, :, :length]
+
+    def _make_room(self, rows: int, positions: int) -> None:
+        """Room for so many rows of so many positions: twice what there is, unless that is too much."""
+        places = self._places if rows <= self._places else 2 * self._places
+        capacity = max(self.capacity, self._capacity_for(positions))
+        if self.most is not None and places * capacity > self.most:
+            places, capacity = rows, min(capacity, self.most // rows)
+            assert positions <= capacity, "more is asked of the cache than it may hold"
+        self._resize(places, capacity)
 
     def _capacity_for(self, positions: int) -> int:
         """FIRST_CAPACITY, doubled until the positions fit, within the limit."""

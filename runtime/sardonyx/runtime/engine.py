@@ -1,158 +1,33 @@
 """The engine: gathers what all live strategies want to feed, runs it at once, hands the logits back.
 
-It knows no algorithm, no text and no stopping rule. Prompts are fed in chunks that end at multiples of
-`chunk` positions, whatever else is going on, so that a prompt's numbers do not depend on its company.
+It knows no algorithm, no text and no stopping rule. Who is fed when is the scheduler's to say. Prompts are
+fed in pieces that end at multiples of `chunk` positions, whatever else is going on, so that a prompt's
+numbers do not depend on its company; and who has to leave the cache for want of memory is computed again as
+it was before.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from threading import Lock
+from weakref import WeakKeyDictionary
 
-import numpy as np
+from sardonyx.runtime.model import BATCHED_TOKENS, Model
+from sardonyx.runtime.scheduler import Limits, Plan, Want, place_in_line, plan
+from sardonyx.runtime.strategies import Strategy
+from sardonyx.runtime.task import Fed, Place, Task
 
-from sardonyx.runtime.backends.base import Float32, Output
-from sardonyx.runtime.cache import Row
-from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.model import BATCHED_TOKENS, Model, Step
-from sardonyx.runtime.prefixes import PrefixCache
-from sardonyx.runtime.strategies import Feed, Strategy
+CHUNK = 128
+"""Positions; about the longest that a running answer, a cancellation or an urgent request waits for a prompt.
+Longer chunks are not faster: from 64 tokens on the machine is busy.
+"""
 
-CHUNK = 512
-"""Positions; a chunk is also the longest that a cancellation or another request waits."""
-
-
-@dataclass(eq=False)
-class _Fed:
-    """One row's tokens on their way into the cache, and what came back so far. `text` is what it holds."""
-
-    place: "_Place"
-    row: Row
-    text: list[int]
-    tokens: Sequence[int]
-    wanted: int
-    done: int = 0
-    outputs: list[Output] = field(default_factory=list)
-
-    def left(self) -> int:
-        return len(self.tokens) - self.done
-
-    def step(self, chunk: int, exact: bool) -> Step:
-        """The next tokens, up to the end of the chunk that the row's length falls into. To be exact, a token
-        never goes alone: the one before it is computed once more.
-        """
-        count = min(self.left(), chunk - self.row.length % chunk)
-        stop = self.done + count
-        wanted = min(count, max(0, self.wanted - (len(self.tokens) - stop)))
-        again = self.text[-1:] if exact and count == 1 else []
-        return Step(self.row, [*again, *self.tokens[self.done : stop]], wanted, len(again))
-
-    def take(self, step: Step, output: Output) -> None:
-        new = step.tokens[step.again :]
-        self.text += new
-        self.done += len(new)
-        self.outputs.append(output)
-        if len(self.tokens) > BATCHED_TOKENS:  # fewer are a step of decoding, much of it guesses
-            self.place.remember(self.row, self.text)
-
-    def logits(self) -> Float32:
-        return _joined([output.logits for output in self.outputs], self.place.model.vocab_size)
-
-    def hidden(self) -> Float32:
-        return _joined([output.hidden for output in self.outputs], self.place.model.hidden_size)
-
-
-def _joined(parts: list[Float32], width: int) -> Float32:
-    return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, width), np.float32), *parts])
-
-
-@dataclass(eq=False)
-class _Place:
-    """A task's rows in the cache of one model, and the tokens that they hold.
-
-    `prefixes` is where beginnings of texts come from and are left, if they may. `reused` counts the tokens
-    that came from there for the first row.
-    """
-
-    model: Model
-    prefixes: PrefixCache | None
-    reused: int = 0
-    rows: list[Row] = field(default_factory=list)
-    texts: list[list[int]] = field(default_factory=list)
-
-    def arrange(self, feed: Feed) -> list[_Fed]:
-        """Make the rows what the feed starts from: new ones, or what it keeps of those that there are."""
-        if feed.keep is not None:
-            self.rows = self.model.arena.keep(self.rows, feed.keep)
-            self.texts = [self.texts[parent][:length] for parent, length in feed.keep]
-        elif not self.rows:
-            for _ in feed.tokens:
-                self.rows.append(self.model.arena.row())
-            self.texts = [[] for _ in feed.tokens]
-        if len(feed.tokens) != len(self.rows):
-            raise ValueError(f"tokens for {len(feed.tokens)} rows, but there are {len(self.rows)}")
-        if feed.hidden and not self.model.hidden_size:
-            raise RequestError("this artifact puts out no hidden states: export it with --hidden-states")
-        for row, tokens in zip(self.rows, feed.tokens, strict=True):
-            self.model.check_room(row, len(tokens))
-        laid = []
-        for i, tokens in enumerate(feed.tokens):
-            count = self._reuse(i, tokens, feed.wanted)
-            laid.append(_Fed(self, self.rows[i], self.texts[i], tokens[count:], feed.wanted))
-        return laid
-
-    def _reuse(self, i: int, tokens: Sequence[int], wanted: int) -> int:
-        """Begin to feed a row with what is known already of its tokens: so many. Two are left at least, since
-        one computed alone comes out with other last bits.
-        """
-        if self.prefixes is None:
-            return 0
-        count = self.prefixes.extend(self.rows[i], self.texts[i], tokens, spare=max(wanted, 2))
-        self.texts[i] += tokens[:count]
-        self.reused += count if i == 0 else 0
-        return count
-
-    def remember(self, row: Row, text: Sequence[int]) -> None:
-        """Leave what a row holds for texts that begin alike."""
-        if self.prefixes is not None:
-            self.prefixes.store(row, text)
-
-    def clear(self) -> None:
-        if len(self.rows) == 1:
-            self.remember(self.rows[0], self.texts[0])
-        if len(self.rows) == 1:
-            self.remember(self.rows[0], self.texts[0])
-        for row in self.rows:
-            self.model.arena.release(row)
-        self.rows, self.texts = [], []
-
-
-@dataclass(eq=False)
-class Task:
-    """A strategy at work. `error` is what ended it, if it was neither its own end nor a cancellation; at its
-    own end `result` is what it returned.
-    """
-
-    strategy: Strategy
-    places: list[_Place]
-    feeds: list[_Fed] = field(default_factory=list)
-    hidden: bool = False
-    done: bool = False
-    result: object = None
-    error: BaseException | None = None
-
-    @property
-    def reused(self) -> int:
-        """Tokens of its first row that were not computed, as they were known."""
-        return self.places[0].reused
-
-    @property
-    def rows(self) -> list[Row]:
-        """All its rows, whichever model's."""
-        return [row for place in self.places for row in place.rows]
+RESERVE = 32
+"""Positions to spare in each row beside which a request is let into a cache of limited size."""
 
 
 class Engine:
-    """Runs strategies side by side on one model. To be used by one thread at a time.
+    """Runs strategies side by side on one model. Any thread may submit, cancel and step; steps take turns.
 
     `exact` makes what a row gets independent of how its tokens came to be fed: a token that comes alone would
     take another kernel than the same token in a prompt, or among guesses, and come out with other last bits.
@@ -163,84 +38,117 @@ class Engine:
         self._model = model
         self._chunk = chunk
         self._exact = exact
+        self._arrivals = count()
         self._tasks: list[Task] = []
-        self._leaving: list[Task] = []
-        self._busy = False
+        self._coming: deque[Task] = deque()
+        self._leaving: deque[Task] = deque()
+        self._guests: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
+        self._lock = Lock()
+        """Held by who steps. Nobody else waits for it: a garbage collector may cancel anywhere."""
 
-    def submit(self, strategy: Strategy, *others: Model, fresh: bool = False) -> Task:
-        """Take a strategy in; its first tokens are fed by the next `step`. `others` are the models that it
-        feeds as its 1, 2, ...; no other engine may be at work on them. If `fresh`, all is computed, nothing
-        taken from the prefix cache or left there.
+    def submit(self, strategy: Strategy, *others: Model, priority: int = 0, fresh: bool = False) -> Task:
+        """Take a strategy in; its first tokens are fed by one of the next steps, sooner if its `priority` is
+        lower. `others` are the models that it feeds as its 1, 2, ...: there is a cache of its own for each.
+        If `fresh`, all is computed, nothing taken from the prefix cache or left there.
         """
-        models = (self._model, *others)
-        task = Task(strategy, [_Place(model, None if fresh else model.prefixes) for model in models])
-        with self._undisturbed():
-            self._tasks.append(task)
-            self._advance(task, None)
+        models = [self._model, *map(self._guest, others)]
+        places = [Place(model, None if fresh else model.prefixes) for model in models]
+        task = Task(strategy, places, place_in_line(next(self._arrivals), priority))
+        _advance(task)
+        if not task.done:
+            self._coming.append(task)
         return task
 
     def cancel(self, task: Task) -> None:
-        """Drop a task and its rows, in the middle of its prompt too. Harmless when it is done.
-
-        A garbage collector may call this in the middle of a step: then the task leaves at the step's end.
+        """Drop a task and its rows, in the middle of its prompt too. If a step is being taken, at its end.
+        Harmless when it is done.
         """
-        self._leaving.append(task)
-        with self._undisturbed():
-            pass
+        if not task.done:
+            self._leaving.append(task)
+            self._tidy()
 
     def step(self) -> bool:
-        """Feed every live task its next tokens. False when none is left alive.
+        """Feed live tasks their next tokens. False when none is left alive.
 
         What a strategy raises ends that strategy alone, and is its task's `error`. What the model raises, or
         an interrupt, is raised here; then that model has been fed nothing, and the step may be taken again.
         """
-        with self._undisturbed():
-            feeds = [fed for task in self._tasks for fed in task.feeds if fed.left()]
-            for model in dict.fromkeys(fed.place.model for fed in feeds):
-                theirs = [fed for fed in feeds if fed.place.model is model]
-                steps = [fed.step(self._chunk, self._exact) for fed in theirs]
-                for fed, step, output in zip(theirs, steps, model.outputs(steps), strict=True):
-                    fed.take(step, output)
-            for task in list(self._tasks):
-                if not any(fed.left() for fed in task.feeds):
-                    hidden = [fed.hidden() for fed in task.feeds] if task.hidden else []
-                    self._advance(task, [*(fed.logits() for fed in task.feeds), *hidden])
-        return bool(self._tasks)
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Who is cancelled within the block leaves at its end."""
-        if self._busy:
-            yield
-            return
-        self._busy = True
         try:
-            yield
+            with self._lock:
+                self._take_step()
         finally:
-            while self._leaving:
-                self._finish(self._leaving.pop())
-            self._busy = False
+            self._tidy()
+        return bool(self._tasks or self._coming)
 
-    def _advance(self, task: Task, logits: Sequence[Float32] | None) -> None:
-        """Hand logits to a strategy and prepare what it wants fed next."""
+    def _take_step(self) -> None:
+        while self._coming:
+            self._tasks.append(self._coming.popleft())
+        self._dismiss()
         try:
-            feed = next(task.strategy) if logits is None else task.strategy.send(logits)
-            task.feeds = task.places[feed.model].arrange(feed)
-            task.hidden = feed.hidden
-        except StopIteration as end:
-            task.result = end.value
-            self._finish(task)
-        except BaseException as error:  # a defect in one strategy is no reason to end the others
-            task.error = error
-            self._finish(task)
-            if not isinstance(error, Exception):
-                raise
+            self._feed()
+            for task in self._tasks:
+                if not task.waiting():
+                    _advance(task)
+        finally:
+            self._dismiss()
 
-    def _finish(self, task: Task) -> None:
-        if not task.done:
-            task.done = True
-            self._tasks.remove(task)
-            for place in task.places:
-                place.clear()
-            task.feeds = []
-            task.strategy.close()
+    def _feed(self) -> None:
+        """Run what the scheduler says."""
+        waiting = [task.waiting() for task in self._tasks]
+        steps = self._plan(waiting)
+        for index in steps.leave:
+            for place in self._tasks[index].places:
+                place.give_up()
+        for index in steps.feed:
+            for place in self._tasks[index].places:
+                place.arrange()
+        fed = [waiting[index][piece] for index, pieces in steps.feed.items() for piece in pieces]
+        for one in fed:
+            one.skip_known()
+        for model in dict.fromkeys(one.place.model for one in fed):
+            pieces = [one.piece(self._chunk, self._exact) for one in fed if one.place.model is model]
+            for piece, output in zip(pieces, model.outputs([p.step for p in pieces]), strict=True):
+                piece.fed.take(piece, output)
+
+    def _plan(self, waiting: Sequence[Sequence[Fed]]) -> Plan:
+        rooms = [task.rooms() for task in self._tasks]
+        models = list(dict.fromkeys(model for room in rooms for model in room))
+        wants = [
+            Want(
+                task.line,
+                {models.index(model): room for model, room in taken.items()},
+                bool(task.rows),
+                [fed.stop(self._chunk) - fed.place.length(fed.index) for fed in feeds],
+            )
+            for task, taken, feeds in zip(self._tasks, rooms, waiting, strict=True)
+        ]
+        most = [model.arena.most for model in models]
+        return plan(wants, Limits(self._chunk, BATCHED_TOKENS, most, RESERVE))
+
+    def _guest(self, other: Model) -> Model:
+        """Another model, with a cache that is this engine's own."""
+        if other is self._model:
+            return other
+        guest = self._guests[other] = self._guests.get(other) or other.twin()
+        return guest
+
+    def _tidy(self) -> None:
+        """Let go who was cancelled, unless a step is being taken: then its end will."""
+        while self._leaving and self._lock.acquire(blocking=False):
+            try:
+                self._dismiss()
+            finally:
+                self._lock.release()
+
+    def _dismiss(self) -> None:
+        while self._leaving:
+            self._leaving.popleft().end()
+        self._tasks = [task for task in self._tasks if not task.done]
+
+
+def _advance(task: Task) -> None:
+    try:
+        task.advance()
+    finally:
+        if task.done:
+            task.end()

@@ -5,6 +5,7 @@ It knows the cache and the backend. It does not know what the tokens are for.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -34,20 +35,45 @@ class Step:
 class Model:
     """A program with its cache, and what is kept for later of it."""
 
-    def __init__(self, manifest: Manifest, program: Program, reuse: Reuse = NO_REUSE) -> None:
-        """`reuse` is the memory for beginnings of texts that may come again."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        program: Program,
+        reuse: Reuse = NO_REUSE,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`reuse` is the memory for beginnings of texts that may come again, `cache_bytes` what the cache may
+        take for those that are being worked on.
+        """
         self.program = program
-        self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS)
+        self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS, cache_bytes)
         self.prefixes = PrefixCache(self.arena, reuse)
         self.context_length = manifest.context_length
         self.vocab_size = manifest.vocab_size
         self.hidden_size = manifest.hidden_size
+        self._manifest = manifest
+        self._reuse = reuse
+        self._cache_bytes = cache_bytes
+        self._running = Lock()
 
-    def check_room(self, row: Row, tokens: int) -> None:
-        """Raises RequestError when so many new tokens do not fit behind a row's positions."""
-        if row.length + tokens > self.context_length:
+    def twin(self) -> "Model":
+        """The same program with another cache, of the same size. Twins may be used by different threads."""
+        twin = Model(self._manifest, self.program, self._reuse, self._cache_bytes)
+        twin._running = self._running
+        return twin
+
+    def check_room(self, length: int, tokens: int) -> None:
+        """Raises RequestError when so many new tokens do not fit behind the `length` positions of a row."""
+        if length + tokens > self.context_length:
+            raise RequestError(f"{length} positions and {tokens} more: the model holds {self.context_length}")
+
+    def check_fits(self, rows: int, positions: int) -> None:
+        """Raises RequestError when so many rows of so many positions are more than the cache may hold."""
+        most = self.arena.most
+        if most is not None and rows * positions > most:
             raise RequestError(
-                f"{row.length} positions and {tokens} more: the model holds {self.context_length}"
+                f"{rows} rows of {positions} positions: the cache is limited to {self._cache_bytes} bytes, "
+                f"which are {most} positions; allow it more, or ask for less"
             )
 
     def forward(self, steps: Sequence[Step]) -> list[Float32]:
@@ -62,7 +88,7 @@ class Model:
         context length. Whatever is raised, an interrupt too, leaves all rows as they were.
         """
         for step in steps:
-            self.check_room(step.row, len(step.tokens) - step.again)
+            self.check_room(step.row.length, len(step.tokens) - step.again)
         before = [(step.row.length, step.row.canonical) for step in steps]
         outputs: dict[int, Output] = {}
         try:
@@ -98,8 +124,9 @@ class Model:
         batch = Batch(
             ids, np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted, np.int64)
         )
-        made = self.program.run(batch, self.arena.view(start, stop))
-        logits, hidden = made.logits.copy(), made.hidden.copy()
+        with self._running:
+            made = self.program.run(batch, self.arena.view(start, stop))
+            logits, hidden = made.logits.copy(), made.hidden.copy()
         results = []
         for step in steps:
             step.row.extend(len(step.tokens), canonical=len(step.tokens) > 1)

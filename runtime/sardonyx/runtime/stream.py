@@ -5,7 +5,8 @@ from dataclasses import replace
 from weakref import finalize
 
 from sardonyx.runtime.answer import Completion, TextAnswer
-from sardonyx.runtime.engine import Engine, Task
+from sardonyx.runtime.engine import Engine
+from sardonyx.runtime.task import Task
 
 
 class Stream:
