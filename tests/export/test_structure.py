@@ -1,4 +1,4 @@
-"""What is found in graphs: bytes, promises kept and broken, and every slow path there is a rule for."""
+"""What is found in graphs: bytes, promises kept and broken."""
 
 from pathlib import Path
 from typing import Any
@@ -10,76 +10,11 @@ import pytest
 
 from random_models import export_random
 from sardonyx.export.recipes import RECIPES
-from sardonyx.export.structure import slow_paths, structure
+from sardonyx.export.structure import structure
 from sardonyx.models import architectures
 from sardonyx.runtime.manifest import MODEL_NAME, Manifest
 
 EXAMPLE = architectures()["llama"].EXAMPLE
-
-
-def value(name: str, array: Any = None) -> ir.Value:
-    found = ir.Value(name=name)
-    if array is not None:
-        found.const_value = ir.tensor(array, name=name)
-        found.type = ir.TensorType(found.const_value.dtype)
-    return found
-
-
-def graph(*nodes: ir.Node) -> ir.Graph:
-    constants = {
-        i.name: i for node in nodes for i in node.inputs if i is not None and i.const_value is not None
-    }
-    return ir.Graph([], list(nodes[-1].outputs), nodes=nodes, initializers=list(constants.values()))
-
-
-def n_bits(*optional: ir.Value | None, **attributes: int) -> ir.Graph:
-    inputs = [
-        value("x"),
-        value("codes", np.zeros((4, 1, 16), np.uint8)),
-        value("scales", np.ones(4, np.float32)),
-    ]
-    attributes = {"bits": 4, "block_size": 32, "K": 32, "N": 4, **attributes}
-    return graph(ir.node("MatMulNBits", [*inputs, *optional], attributes, domain="com.microsoft"))
-
-
-def integer(kind: str, zero_point: Any) -> ir.Graph:
-    """Activations quantized to the type of this zero point, times int8 weights."""
-    quantized = ir.node(
-        "QuantizeLinear", [value("x"), value("scale", np.float32(1)), value("zero", zero_point)]
-    )
-    weights = value("w", np.zeros((2, 2), np.int8))
-    return graph(quantized, ir.node(kind, [quantized.outputs[0], weights]))
-
-
-@pytest.mark.parametrize(
-    ("slow", "said"),
-    [
-        (n_bits(), "1 x MatMulNBits with accuracy_level is not set"),
-        (n_bits(accuracy_level=0), "accuracy_level"),
-        (n_bits(accuracy_level=1, bits=8), "accuracy_level"),
-        (n_bits(value("zeros", np.zeros(4, np.float32)), accuracy_level=4), "float zero points"),
-        (n_bits(None, value("order", np.zeros(32, np.int32)), accuracy_level=4), "g_idx"),
-        (integer("MatMulInteger", np.int8(0)), "1 x MatMulInteger with int8 activations"),
-        (integer("MatMulIntegerToFloat", np.int8(0)), "int8 activations"),
-    ],
-)
-def test_slow_paths_are_found(slow: ir.Graph, said: str) -> None:
-    (found,) = slow_paths(slow)
-    assert said in found
-
-
-@pytest.mark.parametrize(
-    "fast",
-    [
-        n_bits(accuracy_level=4),
-        n_bits(value("zeros", np.zeros(4, np.uint8)), accuracy_level=4),
-        n_bits(None, None, value("bias", np.zeros(4, np.float32)), accuracy_level=4),
-        integer("MatMulInteger", np.uint8(128)),
-        graph(ir.node("MatMul", [value("x"), value("w", np.zeros((2, 2), np.float32))])),
-    ],
-)
-def test_fast_paths_are_left_alone(fast: ir.Graph) -> None:
-    assert list(slow_paths(fast)) == []
 
 
 def exported(tmp_path: Path, recipe: str, **config: Any) -> tuple[Path, Manifest]:
@@ -124,7 +59,8 @@ def test_a_graph_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
 def test_one_scale_for_all_tokens_is_warned_of(tmp_path: Path) -> None:
     folder, manifest = exported(tmp_path, "fp32")
     model = ir.load(folder / MODEL_NAME)
-    weights = [value("w", np.zeros((2, 2), np.int8)), value("s", np.ones(2, np.float32))]
+    arrays = {"w": np.zeros((2, 2), np.int8), "s": np.ones(2, np.float32)}
+    weights = [ir.Value(name=name, const_value=ir.tensor(a, name=name)) for name, a in arrays.items()]
     x = next(node for node in model.graph if node.op_type == "MatMul").inputs[0]
     for weight in weights:
         model.graph.register_initializer(weight)

@@ -1,11 +1,10 @@
 """What a graph consists of, and whether the processor has to crawl through any of it.
 
-It reads nodes, names and places of tensors, never a weight. Slow paths are known by what onnxruntime's CPU
-kernels were measured to do with them, one rule each; they hold for a graph of any origin.
+It reads nodes, names and places of tensors, never a weight. Which paths are slow, the runtime knows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import onnx_ir as ir
 
 from sardonyx.export.certificate import Structure
 from sardonyx.runtime.manifest import MODEL_NAME, Manifest
+from sardonyx.runtime.onnx_outline import read_outline
+from sardonyx.runtime.slow_paths import shared_scales, slow_paths
 
-BLOCKED = "MatMulNBits"
-QUANTIZED = (BLOCKED, "MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul")
+QUANTIZED = ("MatMulNBits", "MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul")
 """Operators that multiply by quantized weights."""
 
 CLASSES = {
@@ -32,59 +32,16 @@ CLASSES = {
 
 def structure(folder: Path, manifest: Manifest) -> Structure:
     """Read an artifact's graph."""
-    graph = ir.load(folder / MODEL_NAME).graph
+    graph, outline = ir.load(folder / MODEL_NAME).graph, read_outline(folder / MODEL_NAME)
     head = _head(graph)
     return Structure(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
         bytes=_bytes(graph),
         head=head,
         minimum_onnxruntime=manifest.minimum_onnxruntime,
-        faults=[*slow_paths(graph), *_broken_promises(graph, manifest, head)],
-        warnings=list(_warnings(graph)),
+        faults=[*slow_paths(outline), *_broken_promises(graph, manifest, head)],
+        warnings=list(shared_scales(outline)),
     )
-
-
-def slow_paths(graph: ir.Graph) -> Iterator[str]:
-    """One line for each kind of node that is known to crawl, with how many there are and the cure."""
-    rules: dict[str, Callable[[ir.Node], bool]] = {
-        "accuracy_level is not set: half the speed at 4 bits, a fiftieth at 2 and 8; set it to 4": _imprecise,
-        "float zero points: a fiftieth of the speed; round them": _float_zero_points,
-        "g_idx: a fiftieth of the speed; reorder the rows of the weight before": _reordered,
-        "int8 activations: a tenth of the speed; use uint8 around 128": _signed_activations,
-    }
-    for what, is_slow in rules.items():
-        if slow := [node for node in graph if is_slow(node)]:
-            yield f"{len(slow)} x {slow[0].op_type} with {what}"
-
-
-def _imprecise(node: ir.Node) -> bool:
-    level = node.attributes.get("accuracy_level")
-    return node.op_type == BLOCKED and (level is None or level.as_int() in (0, 1))
-
-
-def _float_zero_points(node: ir.Node) -> bool:
-    zero_points = _input(node, 3)
-    return node.op_type == BLOCKED and zero_points is not None and zero_points.dtype != ir.DataType.UINT8
-
-
-def _reordered(node: ir.Node) -> bool:
-    return node.op_type == BLOCKED and _input(node, 4) is not None
-
-
-def _signed_activations(node: ir.Node) -> bool:
-    """Activations of the integer products are int8, as far as what made them tells."""
-    if node.op_type not in ("MatMulInteger", "MatMulIntegerToFloat"):
-        return False
-    activations = _input(node, 0)
-    maker = activations.producer() if activations is not None else None
-    zero_point = _input(maker, 2) if maker is not None and maker.op_type == "QuantizeLinear" else None
-    declared = (activations, zero_point)
-    return any(value is not None and value.dtype == ir.DataType.INT8 for value in declared)
-
-
-def _warnings(graph: ir.Graph) -> Iterator[str]:
-    if count := sum(node.op_type == "DynamicQuantizeMatMul" for node in graph):
-        yield f"{count} x DynamicQuantizeMatMul: one scale for all tokens; a loud one drowns the others"
 
 
 def _broken_promises(graph: ir.Graph, manifest: Manifest, head: str) -> Iterator[str]:

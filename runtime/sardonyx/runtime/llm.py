@@ -3,7 +3,6 @@
 import logging
 import secrets
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,13 +10,12 @@ import msgspec
 
 from sardonyx.runtime.answer import Completion, Stopwatch, TextAnswer
 from sardonyx.runtime.backends.base import Float32, Program
-from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.engine import Engine
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.integrity import checking
+from sardonyx.runtime.loading import load_parts
 from sardonyx.runtime.logits import Setting
-from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, Manifest, read_manifest
+from sardonyx.runtime.manifest import Manifest
 from sardonyx.runtime.model import Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.phrases import Phrases
@@ -74,7 +72,7 @@ class LLM:
         exact: bool = False,
         reuse: Reuse = REUSE,
     ) -> "LLM":
-        """Load an artifact folder.
+        """Load an artifact folder, or the graph of a neighbour (`neighbours.locate` finds it in its folder).
 
         `threads` defaults to the cores that this process may use. `check` compares every file with the hash
         it was written with, while the model loads. `mapped` uses the weights as they lie in the file instead
@@ -84,15 +82,10 @@ class LLM:
         guesses or without. It costs up to a third of the decoding speed. `reuse` is the memory for beginnings
         of prompts that may come again. Raises ArtifactError naming the file that is missing, cut or altered.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
         if threads is not None and threads < 1:
             raise RequestError(f"threads={threads}: at least 1 is needed")
-        with checking(folder, manifest) if check else nullcontext():
-            program = OrtProgram(folder, manifest, threads or usable_cores(), mapped=mapped)
-            tokenizer = Tokenizer.load(folder)
-            template = _template(folder, manifest)
-        return cls(manifest, tokenizer, template, program, exact, reuse)
+        parts = load_parts(Path(folder), threads or usable_cores(), check=check, mapped=mapped)
+        return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, reuse)
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
@@ -245,8 +238,3 @@ def _asked(feeds: Sequence[Feed]) -> Decoding[list[Sequence[Float32]]]:
         logits = yield feed
         answers.append(logits)
     return answers
-
-
-def _template(folder: Path, manifest: Manifest) -> ChatTemplate | None:
-    path = folder / CHAT_TEMPLATE_NAME
-    return ChatTemplate(path.read_text("utf-8"), manifest.tokens.texts) if path.is_file() else None

@@ -22,6 +22,9 @@ TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
 CERTIFICATE_NAME = "certificate.json"
 
+PORTABLE = "portable"
+"""The target of graphs that take an attention mask, as other programs' do, instead of lengths."""
+
 StateKind = Literal["kv", "window", "recurrent"]
 DType = Literal["float32", "float16", "int8", "uint8"]
 Positive = Annotated[int, msgspec.Meta(gt=0)]

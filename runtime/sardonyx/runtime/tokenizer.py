@@ -42,6 +42,11 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing narrower
             raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None
 
+    @classmethod
+    def parse(cls, content: bytes) -> "Tokenizer":
+        """From the content of a tokenizer.json that is known to be sound."""
+        return cls(tokenizers.Tokenizer.from_buffer(content))
+
     @property
     def vocab_size(self) -> int:
         """How many tokens it knows, added ones included. The model's own vocabulary may be padded beyond

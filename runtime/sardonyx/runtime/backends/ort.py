@@ -6,6 +6,7 @@ bound arrays.
 """
 
 import os
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,35 @@ TYPES = {
 }
 
 
+LACKING = re.compile(
+    r"(?:No Op registered for |Could not find an implementation for |Fatal error: )([\w.:]+)"
+    r"(?: with domain_version|\(\d+\) node|\(-?\d+\) is not a registered)"
+)
+"""What onnxruntime says of an operator that it does not have, in three places."""
+
+
+def open_session(path: Path, threads: int, *, mapped: bool = False, needs: str = "") -> ort.InferenceSession:
+    """A graph in a session on the CPU. `mapped` leaves weights where they lie in the file. Raises
+    ArtifactError when onnxruntime refuses the graph, which `needs` this version of it as far as that is
+    known.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # shapes change from pass to pass
+    options.log_severity_level = 4  # what goes wrong comes as an exception, and need not be said twice
+    if mapped:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        said = _first_line(error)
+        if lacking := LACKING.search(said):
+            said = f"it has no {lacking[1]} for the CPU; take a graph made for the CPU, or update onnxruntime"
+        known = f" (it needs {needs} or newer)" if needs else ""
+        raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it{known}: {said}") from error
+
+
 @dataclass(frozen=True)
 class _Bound:
     """One shape's binding with the arrays that are written before a run and read after it."""
@@ -55,22 +85,9 @@ class OrtProgram:
         """`mapped` leaves weights where they lie in the file. Raises ArtifactError when onnxruntime refuses
         the graph, or when it is not the one that the manifest speaks of.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # shapes change from pass to pass
-        options.log_severity_level = 4  # what goes wrong comes as an exception, and need not be said twice
-        if mapped:
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        try:
-            self._session = ort.InferenceSession(
-                folder / MODEL_NAME, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise ArtifactError(
-                f"{folder / MODEL_NAME}: onnxruntime {ort.__version__} cannot load it "
-                f"(it needs {manifest.minimum_onnxruntime} or newer): {_first_line(error)}"
-            ) from error
+        self._session = open_session(
+            folder / MODEL_NAME, threads, mapped=mapped, needs=manifest.minimum_onnxruntime
+        )
         _check_graph(self._session, manifest, folder)
         self.run_s = 0.0
         self._states = manifest.states

@@ -19,14 +19,18 @@ def is_model(word: str) -> bool:
     """Whether the word names a model that `ready_artifact` would find or make."""
     from sardonyx.runtime.fetch import PINNED
     from sardonyx.runtime.library import Library
+    from sardonyx.runtime.neighbours import locate
 
     library = Library.of_user()
     name, _ = _split(word)
-    return name in PINNED or library.artifact(word) is not None or library.checkpoint(name) is not None
+    if name in PINNED or library.artifact(word) is not None or library.checkpoint(name) is not None:
+        return True
+    return locate(word) is not None
 
 
 def ready_artifact(name: str) -> Path:
-    """The artifact folder that `name` means: a path, or the name of a model, with or without `:recipe`.
+    """The artifact folder that `name` means: a path, or the name of a model, with or without `:recipe`; or
+    the graph of a neighbour's folder, `FOLDER:VARIANT` where it has several.
 
     Pulls and exports into the library, with progress bars, what is not there. Raises SardonyxError.
     """
@@ -35,9 +39,10 @@ def ready_artifact(name: str) -> Path:
     from sardonyx.runtime.errors import ArtifactError
     from sardonyx.runtime.fetch import PINNED, pull
     from sardonyx.runtime.library import Library
+    from sardonyx.runtime.neighbours import locate
 
     library = Library.of_user()
-    if artifact := library.artifact(name):
+    if artifact := library.artifact(name) or locate(name):
         return artifact
     model, recipe = _split(name)
     if library.checkpoint(model) or model in PINNED:

@@ -1,0 +1,35 @@
+"""transformers.js' layout, and onnx-community's: `onnx/model_q4.onnx`, `.onnx_data`, `.onnx_data_1`, ...
+
+Each variant is a graph of its own, named after the type of its weights (`utils/dtypes.js` of
+transformers.js).
+"""
+
+from pathlib import Path
+
+from sardonyx.runtime.huggingface.json_file import read_json, read_json_if_any
+from sardonyx.runtime.neighbours.folder import Laid
+
+STEM = "model"
+SUFFIXES = {
+    "fp32": "",
+    "q8": "_quantized",
+    **{
+        name: f"_{name}"
+        for name in ("fp16", "int8", "uint8", "q4", "q4f16", "bnb4", "q2", "q2f16", "q1", "q1f16")
+    },
+}
+"""What is appended to a file's name, by dtype."""
+
+
+def graphs(folder: Path) -> dict[str, Path]:
+    """By dtype, of the decoders of text."""
+    found = {dtype: folder / "onnx" / f"{STEM}{suffix}.onnx" for dtype, suffix in SUFFIXES.items()}
+    return {dtype: path for dtype, path in found.items() if path.is_file()}
+
+
+def read(folder: Path, graph: Path) -> Laid:
+    """Raises SourceError when the configuration cannot be read."""
+    settings = folder / "config.json"
+    dtype = next(dtype for dtype, suffix in SUFFIXES.items() if graph.stem == STEM + suffix)
+    generation = read_json_if_any(folder / "generation_config.json")
+    return Laid("transformers.js", folder, graph, dtype, settings, read_json(settings), generation)
