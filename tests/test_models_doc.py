@@ -42,6 +42,8 @@ NOTES = """
   blocks of 4 or 8 bits and leave routers alone; what they cannot store (widths of no whole blocks of 32, the
   recipe `gguf`) is refused, and the way out is named. As floats, all tokens of an expert are multiplied at
   once: company may change the last bits of a row's logits. As blocks it changes none.
+- **Short convolutions** (LFM2) keep of a row the last inputs only, and 32 more, so that guesses can be taken
+  back. A row that is set back further computes its text once more; beginnings of prompts are not reused.
 - **Windows** are masks: keys that no query can see any more stay in the cache.
 - A config that asks for what is not described (an unknown rotary scaling, an unknown activation, ALiBi) is
   refused, and the field is named.

@@ -202,6 +202,22 @@ VARIANTS: Mapping[str, Mapping[str, Config]] = {
             **ODD_SIZES,
         },
     },
+    "lfm2": {
+        "biased, four taps, by index, untied": {
+            "layer_types": None,
+            "full_attn_idxs": [0, 2],
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "tie_word_embeddings": False,
+        },
+        "adjusted width, one tap": {
+            "block_auto_adjust_ff_dim": True,
+            "block_multiple_of": 16,
+            "block_ffn_dim_multiplier": 1.3,
+            "conv_L_cache": 1,
+            "num_key_value_heads": 3,
+        },
+    },
     "granite": {
         "all one": {
             "embedding_multiplier": 1.0,

@@ -32,30 +32,43 @@ def small_first_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FIRST_CAPACITY", FIRST)
 
 
+WINDOW, SPARE = 6, 4
+HYBRID = [*STATES, State("past.2", "present.2", "window", [WINDOW, 2], "float32", SPARE)]
+
+
 def write(arena: Arena, row: Row, numbers: list[int], *, wide: bool = False) -> None:
     """Append positions to a row as a program would: through a view, of this row or of all."""
     arena.reserve(row.length + len(numbers))
     start, stop = (0, len(arena)) if wide else (row.index, row.index + 1)
     for tensor in arena.view(start, stop).tensors:
-        tensor[row.index - start, :, row.length : row.length + len(numbers)] = np.array(numbers)[:, None]
+        place = tensor[row.index - start]
+        if tensor.ndim == 4:
+            place[:, row.length : row.length + len(numbers)] = np.array(numbers)[:, None]
+        elif numbers:
+            place[:] = np.concatenate([place, np.repeat(np.array(numbers)[:, None], 2, axis=1)])[-WINDOW:]
     row.length += len(numbers)
 
 
 def read(arena: Arena, row: Row) -> list[int]:
-    """A row's numbers, when all heads of all states agree."""
+    """A row's numbers, when all heads of all states agree, and windows as far as the next token reads."""
     first, *others = (tensor[row.index] for tensor in arena.view(0, len(arena)).tensors)
     numbers = first[0, : row.length, 0]
     for state in (first, *others):
-        assert (state[:, : row.length] == numbers[:, None]).all()
+        if state.ndim == 3:
+            assert (state[:, : row.length] == numbers[:, None]).all()
+        else:
+            reached = numbers[len(numbers) - min(len(numbers), WINDOW - SPARE) :]
+            assert (state[len(state) - len(reached) :] == reached[:, None]).all()
     return [int(number) for number in numbers]
 
 
 class ArenaAgainstLists(RuleBasedStateMachine):
     rows = Bundle("rows")
+    states = STATES
 
     def __init__(self) -> None:
         super().__init__()
-        self.arena = Arena(STATES, LIMIT)
+        self.arena = Arena(self.states, LIMIT)
         self.lists: dict[Row, list[int]] = {}
         self.next_number = 0
         self.seen = self.tensors()
@@ -76,7 +89,7 @@ class ArenaAgainstLists(RuleBasedStateMachine):
     @rule(target=rows, parent=rows, length=st.integers(0, LIMIT))
     def fork(self, parent: Row, length: int) -> Row:
         row = self.arena.fork(parent, length)
-        self.lists[row] = self.lists[parent][:length]
+        self.lists[row] = self.left(row, self.lists[parent], length)
         return row
 
     @precondition(lambda self: len(self.lists) < 9)
@@ -90,14 +103,21 @@ class ArenaAgainstLists(RuleBasedStateMachine):
         lists = [self.lists.pop(row) for row in given]
         children = self.arena.keep(given, kept)
         self.lists |= {
-            row: lists[index][:length] for row, (index, length) in zip(children, kept, strict=True)
+            row: self.left(row, lists[index], length)
+            for row, (index, length) in zip(children, kept, strict=True)
         }
         return multiple(*children)
 
     @rule(row=rows, length=st.integers(0, LIMIT))
     def trim(self, row: Row, length: int) -> None:
         self.arena.trim(row, length)
-        del self.lists[row][length:]
+        self.lists[row] = self.left(row, self.lists[row], length)
+
+    def left(self, row: Row, numbers: list[int], length: int) -> list[int]:
+        """What a row is to hold of these: all that is asked for, or nothing where windows forgot it."""
+        if self.states is HYBRID and row.length == 0 and length < len(numbers):
+            return []
+        return numbers[:length]
 
     @rule(row=consumes(rows))
     def release(self, row: Row) -> None:
@@ -141,11 +161,54 @@ class ArenaAgainstLists(RuleBasedStateMachine):
         for row in [*self.lists, self.arena.row()]:
             self.arena.release(row)
         assert len(self.arena) == 0
-        assert self.arena.nbytes == Arena(STATES, LIMIT).nbytes
+        assert self.arena.nbytes == Arena(self.states, LIMIT).nbytes
+
+
+class HybridArenaAgainstLists(ArenaAgainstLists):
+    states = HYBRID
 
 
 ArenaAgainstLists.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+HybridArenaAgainstLists.TestCase.settings = ArenaAgainstLists.TestCase.settings
 test_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(ArenaAgainstLists.TestCase)
+test_hybrid_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(
+    HybridArenaAgainstLists.TestCase
+)
+
+
+def test_a_window_can_be_set_back_as_far_as_it_has_to_spare() -> None:
+    """Less one: whoever computes the last position again sets it back once more."""
+    arena = Arena(HYBRID, LIMIT)
+    for back, left in ((1, 11), (SPARE - 1, 9), (SPARE, 0), (11, 0)):
+        row = arena.row()
+        write(arena, row, list(range(12)))
+        arena.trim(row, 12 - back)
+        assert read(arena, row) == list(range(left))
+        arena.release(row)
+
+
+def test_what_a_window_forgot_stays_forgotten() -> None:
+    """Setting back, going on and setting back again reaches no further than the first time."""
+    arena = Arena(HYBRID, LIMIT)
+    row = arena.row()
+    write(arena, row, list(range(12)))
+    arena.trim(row, 10)
+    write(arena, row, [10])
+    fork = arena.fork(row, 9)
+    assert (read(arena, fork), read(arena, row)) == (list(range(9)), list(range(11)))
+    arena.trim(row, 8)
+    assert read(arena, row) == []
+    write(arena, row, [1, 2])
+    arena.trim(row, 1)
+    assert read(arena, row) == [1]
+
+
+def test_a_failed_pass_leaves_a_row_with_windows_empty() -> None:
+    arena = Arena(HYBRID, LIMIT)
+    row = arena.row()
+    write(arena, row, [1, 2, 3])
+    arena.undo(row, 2, 2)
+    assert (row.length, row.canonical, row.floor) == (0, 0, 0)
 
 
 def test_growth_is_by_doubling_up_to_the_limit() -> None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from sardonyx.export.artifact import sources_hash
 from sardonyx.export.checkpoint import Checkpoint, Float32
+from sardonyx.export.convolution import SPARE
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.recipes import Recipe
@@ -133,7 +134,7 @@ def _manifest(
         recipe=plan.recipe.name,
         target=plan.target.name,
         states=[
-            State(past, present, s.kind, list(s.shape), "float32")
+            State(past, present, s.kind, list(s.shape), "float32", SPARE if s.kind == "window" else 0)
             for s, past, present in graph.builder.states
         ],
         tokens=Tokens(list(tokenizer.eos_ids), tokenizer.bos_id, dict(tokenizer.special_texts)),

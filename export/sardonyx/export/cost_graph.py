@@ -65,6 +65,13 @@ class CostGraph:
         for part in ("key", "value"):
             self.states.append(StateSpec(f"{at}.{part}", "kv", (spec.kv_heads, spec.head_width)))
 
+    def convolve(self, x: None, weight: Weight, bias: Weight | None, at: str) -> None:
+        self._want(weight)
+        if bias:
+            self._want(bias)
+        self.multiply_adds += prod(weight.shape)
+        self.states.append(StateSpec(f"{at}.conv", "window", (weight.shape[1] - 1, weight.shape[0])))
+
     def mixture(self, x: None, scores: None, experts: Sequence[Expert], spec: MixtureSpec) -> None:
         dense = self.multiply_adds
         for expert in experts:

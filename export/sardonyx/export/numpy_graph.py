@@ -125,6 +125,14 @@ class NumpyGraph:
         mixed: Float64 = (weights @ value).swapaxes(0, 1).reshape(tokens, -1)
         return mixed
 
+    def convolve(self, x: Float64, weight: Weight, bias: Weight | None, at: str) -> Float64:
+        taps = self._weight(weight).T  # [taps, features]
+        seen = self._cached(f"{at}.conv", x)
+        before = np.concatenate([np.zeros((len(taps) - 1, x.shape[1]), x.dtype), seen])
+        total = sum(tap * before[self._past + i :][: len(x)] for i, tap in enumerate(taps))
+        convolved: Float64 = total + (self._weight(bias) if bias else 0)
+        return convolved
+
     def mixture(self, x: Float64, scores: Float64, experts: Sequence[Expert], spec: MixtureSpec) -> Float64:
         weights = np.exp(scores - scores.max(-1, keepdims=True))  # [tokens, experts]
         chosen = scores >= np.sort(scores)[:, [-spec.chosen]]

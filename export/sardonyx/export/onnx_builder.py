@@ -72,9 +72,8 @@ class OnnxBuilder:
         """Declare a state: its past as a graph input, and the name that its present must be put out under."""
         past = f"past_key_values.{spec.name}"
         self.states.append((spec, past, f"present.{spec.name}"))
-        return self.input(
-            past, dtype, ["rows", spec.shape[0], "capacity", spec.shape[1]]
-        ), f"present.{spec.name}"
+        each = (spec.shape[0], "capacity", spec.shape[1]) if spec.kind == "kv" else spec.shape
+        return self.input(past, dtype, ["rows", *each]), f"present.{spec.name}"
 
     def stored(
         self, name: str, dtype: ir.DataType, shape: Sequence[int], make: Callable[[], Chunks]

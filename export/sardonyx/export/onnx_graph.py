@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from sardonyx.export import norms
 from sardonyx.export.checkpoint import Checkpoint, Float32
+from sardonyx.export.convolution import convolve
 from sardonyx.export.experts import Stack, mixture
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.positions import positions
@@ -122,6 +123,11 @@ class OnnxGraph:
     ) -> Value:
         head_sink = self._stored(sinks) if sinks else None
         return self._plan.target.attend(self.builder, self._packed(qkv), spec, head_sink)
+
+    def convolve(self, x: Value, weight: Weight, bias: Weight | None, at: str) -> Value:
+        return convolve(
+            self.builder, self._value(x), self._stored(weight), self._stored(bias) if bias else None
+        )
 
     def mixture(self, x: Value, scores: Value, experts: Sequence[Expert], spec: MixtureSpec) -> Value:
         layers = [layer for e in experts for layer in (e.gate, e.up, e.down)]

@@ -46,7 +46,7 @@ def structure(folder: Path, manifest: Manifest) -> Structure:
 
 def _broken_promises(graph: ir.Graph, manifest: Manifest, head: str) -> Iterator[str]:
     """Where the graph is not what the manifest says of it."""
-    layers = sum(state.kind != "recurrent" for state in manifest.states) / 2
+    layers = sum(state.kind == "kv" for state in manifest.states) / 2
     attentions = sum(node.op_type == "GroupQueryAttention" for node in graph)
     if manifest.target == "cpu" and attentions != layers:
         yield f"{layers:g} layers keep keys and values, but {attentions} nodes are GroupQueryAttention"

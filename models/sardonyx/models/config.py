@@ -55,10 +55,11 @@ def flag(config: Config, field: str, default: Any = _REQUIRED) -> bool:
     return value
 
 
-def layer_types(config: Config, default: Sequence[str]) -> Sequence[str]:
-    """What kind each layer is of: full or sliding attention, or another of the default's kinds."""
+def layer_types(
+    config: Config, default: Sequence[str], known: Sequence[str] = ("full_attention", "sliding_attention")
+) -> Sequence[str]:
+    """What kind each layer is of."""
     kinds = _field(config, "layer_types", default)
-    known = {"full_attention", "sliding_attention", *default}
     if not isinstance(kinds, Sequence) or len(kinds) != len(default):
         raise ConfigError(f"layer_types is {kinds!r:.60}, expected a kind for each of {len(default)} layers")
     if unknown := [kind for kind in kinds if kind not in known]:

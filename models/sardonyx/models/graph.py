@@ -115,7 +115,9 @@ class MixtureSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A tensor carried from step to step; `shape` is what one token (kv) or one sequence holds."""
+    """A tensor carried from step to step. `shape` is what one token holds (kv) or one sequence: its last
+    positions, `[positions, features]` (window), or whatever it makes of all of them (recurrent).
+    """
 
     name: str
     kind: Literal["kv", "window", "recurrent"]
@@ -163,6 +165,11 @@ class Graph(Protocol[Value]):
 
         `sinks`, one number for each head, takes part in the softmax like the score of one more position that
         holds nothing (arXiv 2309.17453).
+        """
+
+    def convolve(self, x: Value, weight: Weight, bias: Weight | None, at: str) -> Value:
+        """Each feature's weighted sum over the row's last positions: `weight` is `[features, taps]`, its last
+        tap for the token itself. What lies before the start is zero; `at` names the layer's state.
         """
 
     def mixture(self, x: Value, scores: Value, experts: Sequence[Expert], spec: MixtureSpec) -> Value:

@@ -22,15 +22,17 @@ class Row:
     """One sequence's place in the arena, of `length` cached positions. `index` changes as others leave.
 
     The first `canonical` of them were computed several at a time, so that their numbers are those of any
-    other way to cut the text; a position that was computed alone has other last bits.
+    other way to cut the text; a position that was computed alone has other last bits. A row cannot be cut to
+    less than `floor`: of what is below, some state remembers too little.
     """
 
-    __slots__ = ("canonical", "index", "length")
+    __slots__ = ("canonical", "floor", "index", "length")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.length = 0
         self.canonical = 0
+        self.floor = 0
 
     def extend(self, count: int, canonical: bool) -> None:
         """Count positions that were written behind those that there are."""
@@ -45,7 +47,10 @@ class Row:
 
 
 class Arena:
-    """All cached states, of kind `kv`. `limit` is the most positions a row may have.
+    """All cached states. `limit` is the most positions a row may have.
+
+    Of kind `kv` every position is there until it is trimmed. Of kind `window` only the last few are: a row
+    that is cut further back than these is left without any, and whoever has its tokens feeds them again.
 
     Memory follows need: rows and positions double when they run out, and halve when three quarters of them
     lie idle as a row leaves. So a process that lives long does not keep for ever what one busy hour took. Of
@@ -55,10 +60,17 @@ class Arena:
     def __init__(self, states: Sequence[State], limit: int, most_bytes: int | None = None) -> None:
         self._states = states
         self._limit = limit
-        self.bytes_per_position = sum(np.dtype(s.dtype).itemsize * s.shape[0] * s.shape[1] for s in states)
-        """Bytes that one position of one row takes."""
+        self._spare = min((s.spare for s in states if s.kind == "window"), default=None)
+        kept, windows = (
+            sum(np.dtype(s.dtype).itemsize * s.shape[0] * s.shape[1] for s in states if s.kind == kind)
+            for kind in ("kv", "window")
+        )
+        self.bytes_per_position = max(kept, 1)
+        """Bytes that one more position of one row takes."""
+        self.overhead = -(-windows // self.bytes_per_position)
+        """Positions that would take what each row takes however long it is."""
         self.most = None if most_bytes is None else most_bytes // self.bytes_per_position
-        """Positions that all rows together may have room for, if that is limited."""
+        """Positions that all rows together may have room for, if that is limited; overhead counts."""
         self._rows: list[Row] = []
         self._places: int
         self._tensors: list[NDArray[Any]]
@@ -69,6 +81,11 @@ class Arena:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether every position stays there, so that rows can be cut, read and put together anywhere."""
+        return self._spare is None
 
     @property
     def nbytes(self) -> int:
@@ -84,16 +101,38 @@ class Arena:
         return row
 
     def fork(self, parent: Row, length: int, into: Row | None = None) -> Row:
-        """A row that begins with the first `length` positions of another: a new one, or one to overwrite."""
+        """A row that begins with the first `length` positions of another: a new one, or one to overwrite. It
+        is left without any if that is too far back.
+        """
         row = self.row() if into is None else into
-        row.length, row.canonical = parent.length, parent.canonical
-        row.trim(length)
-        self._copy(parent.index, row.index, row.length)
+        row.length, row.canonical, row.floor = parent.length, parent.canonical, parent.floor
+        self._copy(parent.index, row.index, min(parent.length, length))
+        self.trim(row, length)
         return row
 
-    def trim(self, row: Row, length: int) -> None:
-        """Forget what follows the first `length` positions."""
-        row.trim(length)
+    def left(self, row: Row, length: int, reserve: int = 1) -> int:
+        """So many positions `trim` would leave."""
+        if self._spare is None or length >= row.length:
+            return min(length, row.length)
+        floor = max(row.floor, row.length - self._spare)
+        return 0 if length < floor + reserve else length
+
+    def trim(self, row: Row, length: int, reserve: int = 1) -> None:
+        """Forget what follows the first `length` positions; all of them, if that is too far back.
+
+        Not too far is what leaves a `reserve`: the last position may be computed once more, which takes one.
+        """
+        left = self.left(row, length, reserve)
+        if self._spare is not None and left < row.length:
+            row.floor = max(row.floor, row.length - self._spare) if left else 0
+            self._set_back(row.index, row.length - left if left else 0)
+        row.trim(left)
+
+    def undo(self, row: Row, length: int, canonical: int) -> None:
+        """After a pass that failed, a row as it was before; empty where nobody knows what is left of it."""
+        if self._spare is not None:
+            length = canonical = row.floor = 0
+        row.length, row.canonical = length, canonical
 
     def read(self, row: Row, start: int, stop: int) -> list[NDArray[Any]]:
         """A copy of positions `[start:stop]` of a row: of each state `[heads, positions, width]`."""
@@ -158,15 +197,22 @@ class Arena:
         return [row.length for row in self._rows[start:stop]]
 
     def _copy(self, source: int, target: int, length: int) -> None:
-        for tensor in self._tensors:
-            tensor[target, :, :length] = tensor[source, :, :length]
+        for state, tensor in zip(self._states, self._tensors, strict=True):
+            filled = slice(length if state.kind == "kv" else None)
+            tensor[target, :, filled] = tensor[source, :, filled]
+
+    def _set_back(self, index: int, positions: int) -> None:
+        """Windows end so many positions earlier. What comes to stand at their beginning is never read."""
+        for state, tensor in zip(self._states, self._tensors, strict=True):
+            if state.kind == "window" and positions:
+                tensor[index, positions:] = tensor[index, :-positions].copy()
 
     def _make_room(self, rows: int, positions: int) -> None:
         """Room for so many rows of so many positions: twice what there is, unless that is too much."""
         places = self._places if rows <= self._places else 2 * self._places
         capacity = max(self.capacity, self._capacity_for(positions))
-        if self.most is not None and places * capacity > self.most:
-            places, capacity = rows, min(capacity, self.most // rows)
+        if self.most is not None and places * (capacity + self.overhead) > self.most:
+            places, capacity = rows, min(capacity, self.most // rows - self.overhead)
             assert positions <= capacity, "more is asked of the cache than it may hold"
         self._resize(places, capacity)
 
@@ -191,11 +237,17 @@ class Arena:
         """Move to fresh tensors for so many rows of so many positions."""
         # zeros, not empty: the pages stay unbacked until a position is written, and no run reads
         # uninitialised memory
-        fresh = [np.zeros((places, s.shape[0], capacity, s.shape[1]), s.dtype) for s in self._states]
+        fresh = [np.zeros((places, *_of_one_row(s, capacity)), s.dtype) for s in self._states]
         for row in self._rows:
-            for before, after in zip(self._tensors, fresh, strict=True):
-                after[row.index, :, : row.length] = before[row.index, :, : row.length]
+            for state, before, after in zip(self._states, self._tensors, fresh, strict=True):
+                filled = slice(row.length if state.kind == "kv" else None)
+                after[row.index, :, filled] = before[row.index, :, filled]
         self.capacity = capacity
         self._places = places
         self._tensors = fresh
         self._view = CacheView(fresh, object(), (0, places))  # a new `memory` says that the tensors moved
+
+
+def _of_one_row(state: State, capacity: int) -> tuple[int, ...]:
+    """Its shape: that of a window does not depend on how many positions there is room for."""
+    return (state.shape[0], capacity, *state.shape[1:]) if state.kind == "kv" else tuple(state.shape)

@@ -32,11 +32,13 @@ FileName = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{1,2}$)[^/\\:\x00-\x1f]+\
 """The name of a file in the folder itself, never a path to somewhere else."""
 
 
-class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One tensor that a sequence carries from step to step.
 
-    `shape` is what one row (one sequence) holds: for `kv`, `[kv_heads, head_width]` for each cached token,
-    laid out as `[rows, kv_heads, capacity, head_width]`.
+    `shape` is what one row (one sequence) holds. `kv`: `[kv_heads, head_width]` for each cached token, laid
+    out as `[rows, kv_heads, capacity, head_width]`. `window`: `[positions, features]`, its last positions
+    only, newest last, as `[rows, positions, features]`; without the oldest `spare` ones the next token can
+    still be computed, so a row can be set back by as many.
     """
 
     input: str
@@ -44,6 +46,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: StateKind
     shape: Annotated[list[Positive], msgspec.Meta(min_length=2)]
     dtype: DType
+    spare: int = 0
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); export the model again") from None
     for state in manifest.states:
-        if state.kind != "kv":
+        if state.kind == "recurrent":
             raise ArtifactError(
                 f"{path}: {state.input} is a state of kind {state.kind}, which this runtime cannot hold; "
                 "update sardonyx"

@@ -47,7 +47,7 @@ class Model:
         """
         self.program = program
         self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS, cache_bytes)
-        self.prefixes = PrefixCache(self.arena, reuse)
+        self.prefixes = PrefixCache(self.arena, reuse if self.arena.holds_all else NO_REUSE)
         self.context_length = manifest.context_length
         self.vocab_size = manifest.vocab_size
         self.hidden_size = manifest.hidden_size
@@ -85,7 +85,8 @@ class Model:
 
         A row's numbers do not depend on which other rows are stepped with it: single tokens and short runs of
         tokens take different kernels, so they are never mixed in a pass. Raises RequestError above the
-        context length. Whatever is raised, an interrupt too, leaves all rows as they were.
+        context length. Whatever is raised, an interrupt too, leaves rows as they were, or empty where some
+        state cannot be taken back.
         """
         for step in steps:
             self.check_room(step.row.length, len(step.tokens) - step.again)
@@ -93,13 +94,13 @@ class Model:
         outputs: dict[int, Output] = {}
         try:
             for step in steps:
-                step.row.trim(step.row.length - step.again)
+                self.arena.trim(step.row, step.row.length - step.again, reserve=0)
             for together in _passes(steps):
                 for step, output in zip(together, self._run(together), strict=True):
                     outputs[id(step)] = output
         except BaseException:
             for step, (length, canonical) in zip(steps, before, strict=True):
-                step.row.length, step.row.canonical = length, canonical
+                self.arena.undo(step.row, length, canonical)
             raise
         return [outputs[id(step)] for step in steps]
 

@@ -181,7 +181,8 @@ class Place:
         """What it takes of the cache while it is arranged and until it is fed. Padding needs room too."""
         new = max((fed.left() for fed in feeds if fed.place is self), default=0)
         longest = max((len(text.tokens) for text in self.texts), default=0)
-        return Room(max(len(self.rows), len(self.texts)), longest + new + BATCHED_TOKENS)
+        padding = BATCHED_TOKENS + self.model.arena.overhead
+        return Room(max(len(self.rows), len(self.texts)), longest + new + padding)
 
     def length(self, index: int) -> int:
         """Positions that a row will hold once it is arranged."""
@@ -190,12 +191,12 @@ class Place:
         if self.kept is None:
             return self.rows[index].length
         parent, length = self.kept[index]
-        return min(length, self.rows[parent].length)
+        return self.model.arena.left(self.rows[parent], length)
 
     def arrange(self) -> None:
         """Take rows, or make of those that there are what was asked for."""
         if self.rows and self.kept is not None:
-            kept = [(parent, self.length(index)) for index, (parent, _) in enumerate(self.kept)]
+            kept = [(parent, min(length, self.rows[parent].length)) for parent, length in self.kept]
             self.rows = self.model.arena.keep(self.rows, kept)
         self.kept = None
         while len(self.rows) < len(self.texts):

@@ -46,7 +46,7 @@ def _kernel(
 ) -> ir.Value:
     """The node itself, for heads of a width that it takes; `inputs` are queries, keys, values and sinks."""
     *qkv, sinks = inputs
-    layer = len(g.states) // 2
+    layer = sum(known.kind == "kv" for known, _, _ in g.states) // 2
     shape = (spec.kv_heads, width)
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), ir.DataType.FLOAT)

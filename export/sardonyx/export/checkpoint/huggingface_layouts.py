@@ -13,6 +13,7 @@ from sardonyx.export.checkpoint.layouts import (
     of_each_expert,
     plus_one,
     split,
+    squeezed,
     turned,
     unused,
 )
@@ -53,6 +54,11 @@ def _turns(config: Config) -> tuple[int, Iterable[int]]:
 
 def _thirds(config: Config) -> tuple[int, Iterable[int]]:
     width = integer(config, "n_embd")
+    return 1, (width, width)
+
+
+def _equal_thirds(config: Config) -> tuple[int, Iterable[int]]:
+    width = integer(config, "hidden_size")
     return 1, (width, width)
 
 
@@ -143,6 +149,23 @@ SPELLINGS: Mapping[str, Spelling] = {
             f"{L}.mlp.experts.gate_up_proj_bias": of_each_expert(split(_turns, *GATES), "bias"),
             f"{L}.mlp.experts.down_proj": of_each_expert(turned(DOWN)),
             f"{L}.mlp.experts.down_proj_bias": of_each_expert(DOWN, "bias"),
+        }
+    ),
+    "lfm2": Spelling(
+        layout={
+            "model.embedding_norm": "model.norm",
+            f"{L}.operator_norm": f"{L}.input_layernorm",
+            f"{L}.ffn_norm": f"{L}.post_attention_layernorm",
+            f"{L}.self_attn.out_proj": f"{L}.self_attn.o_proj",
+            f"{L}.self_attn.q_layernorm": _QUERY_NORM,
+            f"{L}.self_attn.k_layernorm": _KEY_NORM,
+            f"{L}.feed_forward.w1": f"{L}.mlp.gate_proj",
+            f"{L}.feed_forward.w3": f"{L}.mlp.up_proj",
+            f"{L}.feed_forward.w2": f"{L}.mlp.down_proj",
+            f"{L}.conv.in_proj": split(
+                _equal_thirds, f"{L}.conv.b_proj", f"{L}.conv.c_proj", f"{L}.conv.x_proj"
+            ),
+            f"{L}.conv.conv.weight": squeezed(f"{L}.conv.conv.weight"),
         }
     ),
     "mixtral": Spelling(

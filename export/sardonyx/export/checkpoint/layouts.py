@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sardonyx.export.checkpoint import LazyTensor
-from sardonyx.export.checkpoint.pieces import Joined, Rows, elements, flattened, shifted, transposed
+from sardonyx.export.checkpoint.pieces import (
+    Joined,
+    Rows,
+    elements,
+    flattened,
+    shifted,
+    transposed,
+    without_axis,
+)
 from sardonyx.export.checkpoint.stored import Deinterleaved, StoredTensor
 from sardonyx.models.config import integer
 
@@ -142,6 +150,11 @@ def deinterleaved(stem: str, heads: str, *, flat: bool = False) -> Cut:
 def flat(stem: str) -> Cut:
     """A small tensor of any shape as a vector."""
     return lambda tensor, config: [(stem, flattened(tensor))]
+
+
+def squeezed(stem: str) -> Cut:
+    """Weights of a depthwise convolution, `[features, 1, taps]`, without the axis of one."""
+    return lambda tensor, config: [(stem, without_axis(tensor))]
 
 
 def unused(tensor: LazyTensor, config: Config) -> Pieces:

@@ -167,6 +167,12 @@ def flattened(whole: LazyTensor) -> LazyTensor:
     return Computed(whole, (prod(whole.shape),), np.ravel)
 
 
+def without_axis(whole: LazyTensor) -> LazyTensor:
+    """A small tensor `[a, 1, b]` as a matrix `[a, b]`."""
+    first, *_, last = whole.shape
+    return Computed(whole, (first, last), lambda values: values.reshape(first, last))
+
+
 def shifted(whole: LazyTensor, by: float) -> LazyTensor:
     """A small tensor whose stored numbers lack an offset."""
     return Computed(whole, whole.shape, lambda values: values + np.float32(by))

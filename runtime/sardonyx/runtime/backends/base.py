@@ -27,9 +27,9 @@ class Batch:
 class CacheView:
     """The cache rows that a pass works on, in place.
 
-    `tensors` are contiguous slices `[rows, heads, capacity, width]` of the arena, one for each state of the
-    manifest. The same `memory` object and the same `rows` mean the very same bytes, so a backend may remember
-    what it bound.
+    `tensors` are contiguous slices of the arena, one for each state of the manifest: `[rows, heads, capacity,
+    width]` of keys and values, `[rows, positions, features]` of windows. The same `memory` and the same
+    `rows` mean the very same bytes, so a backend may remember what it bound.
     """
 
     tensors: Sequence[NDArray[Any]]
