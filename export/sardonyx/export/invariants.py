@@ -14,6 +14,7 @@ from sardonyx.export.certificate import Invariant, Limits
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.divergence import compare
 from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.manifest import PORTABLE
 from sardonyx.runtime.strategies import Feed
 
 LENGTH = 64
@@ -38,8 +39,9 @@ def invariants(llm: LLM, windows: Sequences, limits: Limits) -> Iterator[Invaria
     """Feed the beginning of each window in several ways. At least two windows are needed.
 
     Between token by token and all at once kernels differ, so rounding does: what it does to the logits is
-    bounded by the recipe's noise. All else is equal to the bit, but for experts stored as floats: their
-    kernel multiplies all tokens of an expert at once, so that company is noise too.
+    bounded by the recipe's noise. All else is equal to the bit, but for two kinds of model, for which company
+    is noise too. Experts stored as floats are multiplied with all tokens of an expert at once; in a portable
+    graph a row stands behind as many masked positions as the longest row in the pass is longer.
     """
     sequences = [window[:LENGTH] for window in windows]
     start = int(len(sequences[0]) * CUTS[1])
@@ -48,7 +50,9 @@ def invariants(llm: LLM, windows: Sequences, limits: Limits) -> Iterator[Invaria
     chunked = [_chunked(llm, tokens, start) for tokens in sequences]
     yield _invariant("cached step = full recompute", stepped, whole, (limits.noise, limits.flips))
     yield _invariant("chunked prefill = one-shot", chunked, whole, (limits.noise, limits.flips))
-    mixed = any(".experts." in name and kind == "float32" for name, kind in llm.manifest.weights.items())
+    mixed = llm.manifest.target == PORTABLE or any(
+        ".experts." in name and kind == "float32" for name, kind in llm.manifest.weights.items()
+    )
     exact = (limits.noise, limits.flips) if mixed else (0.0, 0.0)
     yield _invariant("batch = alone", _batched(llm, sequences, start), stepped, exact)
     yield _invariant("ragged batch = alone", *_ragged(llm, sequences), exact)

@@ -12,6 +12,7 @@ from sardonyx.export.cost_graph import cost
 from sardonyx.export.recipes import RECIPES
 from sardonyx.runtime.errors import OutputError, RequestError
 from sardonyx.runtime.manifest import MANIFEST_NAME, read_manifest
+from sardonyx.runtime.neighbours import locate
 
 REFERENCE = "fp32"
 """The recipe that all others are measured against."""
@@ -19,9 +20,13 @@ REFERENCE = "fp32"
 
 @contextmanager
 def reference_at(path: Path, context: int, progress: Progress = unheard) -> Iterator[Path]:
-    """What a path offers to measure against for as long as the block runs: a float32 artifact as it is, or
-    one made of a source. Raises SourceError, RequestError for an artifact of another recipe, OutputError.
+    """What a path offers to measure against for as long as the block runs: a float32 artifact or a
+    neighbour's folder as it is, or an artifact made of a source. Raises SourceError, RequestError for an
+    artifact of another recipe, OutputError.
     """
+    if not any(path.glob("*.safetensors")) and (graph := locate(str(path))):
+        yield graph
+        return
     if not (path / MANIFEST_NAME).is_file():
         checkpoint = open_checkpoint(path)
         require_space(Path(tempfile.gettempdir()), checkpoint, copies=1)

@@ -11,7 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from sardonyx.export.certificate import Structure
-from sardonyx.runtime.manifest import MODEL_NAME, Manifest
+from sardonyx.runtime.manifest import Manifest
+from sardonyx.runtime.neighbours import graph_of
 from sardonyx.runtime.onnx_outline import read_outline
 from sardonyx.runtime.slow_paths import shared_scales, slow_paths
 
@@ -31,8 +32,9 @@ CLASSES = {
 
 
 def structure(folder: Path, manifest: Manifest) -> Structure:
-    """Read an artifact's graph."""
-    graph, outline = ir.load(folder / MODEL_NAME).graph, read_outline(folder / MODEL_NAME)
+    """Read the graph of an artifact, or of a neighbour's folder."""
+    path = graph_of(folder)
+    graph, outline = ir.load(path).graph, read_outline(path)
     head = _head(graph)
     return Structure(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),

@@ -62,12 +62,21 @@ class Texts:
 def own_texts(llm: LLM, *, thorough: bool = False) -> Texts:
     """The project's own texts in the tokens of a model."""
     kinds = {}
-    for file in sorted(files("sardonyx.export").joinpath("texts").iterdir(), key=lambda file: file.name):
-        text = file.read_text("utf-8")
-        kind = file.name.removesuffix(".txt")
+    for kind, text in _own().items():
         windows = _windows(llm, _chat_tokens(llm, text) if kind == "chat" else _tokens(llm, text))
         kinds[kind] = windows if thorough else _spread(windows, DEFAULT_WINDOWS)
     return Texts(kinds, _convention(llm))
+
+
+def all_texts() -> list[str]:
+    """The project's own texts as they are, of every kind."""
+    return list(_own().values())
+
+
+def _own() -> dict[str, str]:
+    folder = files("sardonyx.export").joinpath("texts")
+    by_name = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(".txt"): file.read_text("utf-8") for file in by_name}
 
 
 def texts_of(llm: LLM, paths: Sequence[Path]) -> Texts:

@@ -26,17 +26,19 @@ from sardonyx.export.divergence import Divergence, Window, compare, concatenated
 from sardonyx.export.invariants import WAYS, invariants
 from sardonyx.export.machine import this_machine
 from sardonyx.export.structure import structure
-from sardonyx.export.texts import GREEDY_PROMPTS, Texts, own_texts, texts_of
+from sardonyx.export.texts import GREEDY_PROMPTS, Texts, all_texts, own_texts, texts_of
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.integrity import file_record, manifest_digest
 from sardonyx.runtime.llm import LLM
 from sardonyx.runtime.manifest import (
     CERTIFICATE_NAME,
+    PORTABLE,
     TOKENIZER_NAME,
     Manifest,
     read_manifest,
     write_manifest,
 )
+from sardonyx.runtime.neighbours import read
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies import Feed
 
@@ -63,8 +65,8 @@ def certify(
     Holds both models and one window of logits of each. Raises RequestError when their tokens differ or a text
     is unfit, VerificationFailed when logits are not numbers.
     """
-    manifest = read_manifest(folder)
     llm = LLM.load(folder)
+    manifest, neighbour = llm.manifest, read(folder)
     other = llm if reference is None else LLM.load(reference, mapped=True)
     texts = scope.texts(llm)
     parts = diverge(other, llm, texts, progress)
@@ -88,8 +90,10 @@ def certify(
         structure=structure(folder, manifest),
         machine=this_machine(),
         limits=limits,
-        files={name: file for name, file in manifest.files.items() if name != CERTIFICATE_NAME},
-        manifest_sha256=manifest_digest(folder),
+        files={name: file for name, file in manifest.files.items() if name != CERTIFICATE_NAME}
+        if neighbour is None
+        else {path.name: file_record(path) for path in neighbour.files},
+        manifest_sha256=manifest_digest(folder) if neighbour is None else "",
     )
     return seal(certificate)
 
@@ -111,7 +115,7 @@ def diverge(
 
     Raises RequestError when their tokens differ, VerificationFailed when logits are not numbers.
     """
-    _require_same_tokens(candidate.manifest, reference.manifest)
+    _require_same_tokens(candidate, reference)
     parts: dict[str, list[Divergence]] = {}
     what = f"measuring {candidate.manifest.name} as {candidate.manifest.recipe}"
     for done, (kind, window) in enumerate((k, w) for k, windows in texts.windows.items() for w in windows):
@@ -124,7 +128,13 @@ def diverge(
 
 
 def store(folder: Path, certificate: Certificate) -> Manifest:
-    """Put a certificate beside the model it was measured on, and into its manifest."""
+    """Put a certificate beside the model it was measured on, and into its manifest. Raises RequestError for a
+    neighbour's folder, which has none.
+    """
+    if read(folder) is not None:
+        raise RequestError(
+            f"{folder}: not an artifact of sardonyx, so nothing would check a certificate there"
+        )
     path = folder / CERTIFICATE_NAME
     path.write_bytes(encode(certificate))
     manifest = read_manifest(folder)
@@ -134,10 +144,18 @@ def store(folder: Path, certificate: Certificate) -> Manifest:
     return manifest
 
 
-def _require_same_tokens(candidate: Manifest, reference: Manifest) -> None:
-    if candidate.files[TOKENIZER_NAME] != reference.files[TOKENIZER_NAME]:
+def _require_same_tokens(candidate: LLM, reference: LLM) -> None:
+    """The same file; where others wrote one of them, it need only do the same."""
+    one, other = candidate.manifest, reference.manifest
+    if PORTABLE in (one.target, other.target):
+        same = one.vocab_size == other.vocab_size and all(
+            candidate.tokenizer.encode(text) == reference.tokenizer.encode(text) for text in all_texts()
+        )
+    else:
+        same = one.files[TOKENIZER_NAME] == other.files[TOKENIZER_NAME]
+    if not same:
         raise RequestError(
-            f"{reference.name} has another tokenizer than {candidate.name}: they are different models, "
+            f"{other.name} has another tokenizer than {one.name}: they are different models, "
             "and no measure of each other"
         )
 

@@ -1,4 +1,4 @@
-"""`sardonyx inspect`: what an artifact or a checkpoint is."""
+"""`sardonyx inspect`: what an artifact, a checkpoint or a folder of another program is."""
 
 from collections import Counter
 from math import prod
@@ -19,21 +19,35 @@ def command(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
-    """Say what an artifact or a checkpoint is.
+    """Say what an artifact, a checkpoint or another program's folder is.
 
     Of an artifact only the description is read: loading it checks its files.
     """
     import json
 
-    from sardonyx.export.checkpoint import open_checkpoint
-
-    path, is_artifact = find(name)
-    facts = artifact_facts(path) if is_artifact else checkpoint_facts(open_checkpoint(path))
+    path, facts = facts_of(name)
     print(
         json.dumps({"path": str(path), **facts}, indent=2, ensure_ascii=False)
         if as_json
         else _for_people(facts)
     )
+
+
+def facts_of(name: str) -> tuple[Path, dict[str, Any]]:
+    """Where `name` is, and what is known of it. Raises SardonyxError."""
+    from sardonyx.runtime.neighbours import locate
+
+    holds_weights = any(Path(name).glob("*.safetensors")) if Path(name).is_dir() else False
+    if not holds_weights and (graph := locate(name)):  # a checkpoint may have graphs beside it
+        from sardonyx.runtime.cli.neighbour import neighbour_facts
+
+        return graph, neighbour_facts(graph)
+    path, is_artifact = find(name)
+    if is_artifact:
+        return path, artifact_facts(path)
+    from sardonyx.export.checkpoint import open_checkpoint
+
+    return path, checkpoint_facts(open_checkpoint(path))
 
 
 def find(name: str) -> tuple[Path, bool]:
@@ -86,7 +100,10 @@ def artifact_facts(folder: Path) -> dict[str, Any]:
 
 
 def _for_people(facts: dict[str, Any]) -> str:
-    sections = [_artifact_lines(facts) if "recipe" in facts else _checkpoint_lines(facts)]
+    from sardonyx.runtime.cli.neighbour import neighbour_lines
+
+    kinds = {"recipe": _artifact_lines, "layout": neighbour_lines, "types": _checkpoint_lines}
+    sections = [next(lines for name, lines in kinds.items() if name in facts)(facts)]
     sections.append([("FILE", "SIZE"), *((name, _size(file)) for name, file in facts["files"].items())])
     return "\n\n".join(table_text(rows) for rows in sections)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sardonyx.runtime.errors import ArtifactError
-from sardonyx.runtime.manifest import MANIFEST_NAME
+from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME
 from sardonyx.runtime.neighbours.folder import Neighbour, described
 
 
@@ -40,6 +40,11 @@ def read(graph: Path) -> Neighbour | None:
         return None
     layout, folder, _ = next(place for place in _layouts_around(found) if found in place[2].values())
     return described(layout.read(folder, found))
+
+
+def graph_of(folder: Path) -> Path:
+    """The graph of an artifact, or of a neighbour's folder. Raises ArtifactError as `locate` does."""
+    return locate(str(folder)) or folder / MODEL_NAME
 
 
 def _layouts(folder: Path) -> Iterator[tuple[ModuleType, dict[str, Path]]]:
