@@ -9,14 +9,14 @@ import random
 import sys
 from statistics import median
 
-from sardonyx.runtime import LLM, Reuse, SamplingParams
+from sardonyx.runtime import LLM, Memory, Reuse, SamplingParams
 
 REPEATS, OWN = 5, 16
 PARAMS = SamplingParams(ignore_eos=True, max_tokens=2)
 
 
 def main(artifact: str, prefix_tokens: str = "1000") -> None:
-    with_cache, without = LLM.load(artifact), LLM.load(artifact, reuse=Reuse(0))
+    with_cache, without = LLM.load(artifact), LLM.load(artifact, memory=Memory(reuse=Reuse(0)))
     draw = random.Random(0)
 
     def tokens(count: int) -> list[int]:

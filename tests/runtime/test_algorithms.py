@@ -68,7 +68,7 @@ def prompt_of(name: str) -> str:
 
 def started(llm: LLM, name: str, case: Case) -> Stream:
     algorithm, asked, n = case
-    return llm._stream(prompt_of(name), n, asked, algorithm)
+    return llm.stream_n(prompt_of(name), n, asked, algorithm)
 
 
 def answer_of(stream: Stream) -> Answer:

@@ -15,7 +15,7 @@ from sardonyx.runtime.backends.base import Batch, CacheView, Float32, Output
 from sardonyx.runtime.backends.scripted import ScriptedProgram, scripted_manifest
 from sardonyx.runtime.engine import CHUNK, Engine
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.model import Model
+from sardonyx.runtime.model import Memory, Model
 from sardonyx.runtime.prefixes import NO_REUSE, Reuse
 from sardonyx.runtime.strategies import Feed, Strategy
 from sardonyx.runtime.task import Task
@@ -123,7 +123,7 @@ class Desk:
     ) -> None:
         self.program = program or TwoKernels(babble)
         most_bytes = None if most is None else 4 * most
-        self.model = Model(scripted_manifest(VOCAB, CONTEXT), self.program, reuse, most_bytes)
+        self.model = Model(scripted_manifest(VOCAB, CONTEXT), self.program, Memory(most_bytes, reuse))
         self.engine = Engine(self.model, chunk)
         self.tasks: list[tuple[Task, str, Sequence[int], Said]] = []
 

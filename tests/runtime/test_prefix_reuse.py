@@ -10,7 +10,7 @@ import pytest
 
 from random_models import export_random
 from sardonyx.models.llama import EXAMPLE
-from sardonyx.runtime import LLM, Reuse, SamplingParams, prefixes
+from sardonyx.runtime import LLM, Memory, Reuse, SamplingParams, prefixes
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.backends.scripted import ScriptedProgram, scripted_manifest
 from sardonyx.runtime.engine import Engine
@@ -40,7 +40,7 @@ class Desk:
 
     def __init__(self, reuse: Reuse = REUSE, exact: bool = False) -> None:
         self.program = ScriptedProgram(babble)
-        self.model = Model(scripted_manifest(VOCAB, CONTEXT), self.program, reuse)
+        self.model = Model(scripted_manifest(VOCAB, CONTEXT), self.program, Memory(reuse=reuse))
         self.engine = Engine(self.model, CHUNK, exact)
 
     def answer(self, *feeds: Feed, fresh: bool = False) -> tuple[list[Any], int, int]:
@@ -189,7 +189,7 @@ def logits_of(llm: LLM, *feeds: Feed) -> tuple[list[Any], int]:
 
 def test_cold_is_warm_to_the_bit(artifact: Path) -> None:
     """On the real kernels: logits of what follows a beginning, however much of it was known."""
-    cold, warm = (LLM.load(artifact, threads=2, reuse=reuse) for reuse in (Reuse(0), REUSE))
+    cold, warm = (LLM.load(artifact, threads=2, memory=Memory(reuse=reuse)) for reuse in (Reuse(0), REUSE))
     text = [int(token) for token in np.random.default_rng(5).integers(1, 99, 300)]
     for length, known in ((37, 0), (300, 36), (122, 120), (299, 296), (260, 256)):
         feeds = [Feed([text[:length]]), *(Feed([[token]]) for token in (5, 6, 7))]
@@ -231,7 +231,7 @@ def test_scores_are_the_same(parrot: LLM) -> None:
 def test_answers_are_the_same_without(artifact: Path) -> None:
     params = SamplingParams(temperature=1.0, seed=4, max_tokens=20)
     text = [int(token) for token in np.random.default_rng(6).integers(1, 99, 50)]
-    without = LLM.load(artifact, threads=1, reuse=Reuse(0)).generate(text, params)
+    without = LLM.load(artifact, threads=1, memory=Memory(reuse=Reuse(0))).generate(text, params)
     llm = LLM.load(artifact, threads=1)
     for cached in (0, 48):
         found = llm.generate(text, params)

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from sardonyx.runtime.answer import Completion, Usage
     from sardonyx.runtime.errors import SardonyxError
     from sardonyx.runtime.llm import LLM
+    from sardonyx.runtime.model import Memory
     from sardonyx.runtime.params import SamplingParams
     from sardonyx.runtime.prefixes import Reuse
     from sardonyx.runtime.stream import Stream
 
-__all__ = ["LLM", "Completion", "Reuse", "SamplingParams", "SardonyxError", "Stream", "Usage"]
+__all__ = ["LLM", "Completion", "Memory", "Reuse", "SamplingParams", "SardonyxError", "Stream", "Usage"]
 
 _HOMES = {
     "LLM": "llm",
     "Stream": "stream",
+    "Memory": "model",
     "Reuse": "prefixes",
     "Completion": "answer",
     "Usage": "answer",

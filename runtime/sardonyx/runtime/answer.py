@@ -141,9 +141,15 @@ class TextAnswer:
             self.finish_reason = reason if self._stops.matched is None else "stop"
 
     def fresh_text(self) -> str:
-        """Text that has become sure since the last call."""
-        start, self._shown = self._shown, len(self.text)
-        return self.text[start:]
+        """Text that has become sure since the last call. More may come meanwhile, from another thread."""
+        text = self.text
+        start, self._shown = self._shown, len(text)
+        return text[start:]
+
+    @property
+    def has_fresh_text(self) -> bool:
+        """Whether there is any."""
+        return len(self.text) > self._shown
 
     @property
     def completion(self) -> Completion:

@@ -12,6 +12,7 @@ from itertools import count
 from threading import Lock
 from weakref import WeakKeyDictionary
 
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.model import BATCHED_TOKENS, Model
 from sardonyx.runtime.scheduler import Limits, Plan, Want, place_in_line, plan
 from sardonyx.runtime.strategies import Strategy
@@ -40,6 +41,7 @@ class Engine:
         self._exact = exact
         self._arrivals = count()
         self._tasks: list[Task] = []
+        self._closed = False
         self._coming: deque[Task] = deque()
         self._leaving: deque[Task] = deque()
         self._guests: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
@@ -51,6 +53,8 @@ class Engine:
         lower. `others` are the models that it feeds as its 1, 2, ...: there is a cache of its own for each.
         If `fresh`, all is computed, nothing taken from the prefix cache or left there.
         """
+        if self._closed:
+            raise RequestError("this model has been closed, and answers no more")
         models = [self._model, *map(self._guest, others)]
         places = [Place(model, None if fresh else model.prefixes) for model in models]
         task = Task(strategy, places, place_in_line(next(self._arrivals), priority))
@@ -66,6 +70,12 @@ class Engine:
         if not task.done:
             self._leaving.append(task)
             self._tidy()
+
+    def close(self) -> None:
+        """Cancel all, and take nothing more in."""
+        self._closed = True
+        for task in [*self._coming, *self._tasks]:
+            self.cancel(task)
 
     def step(self) -> bool:
         """Feed live tasks their next tokens. False when none is left alive.
@@ -83,6 +93,8 @@ class Engine:
     def _take_step(self) -> None:
         while self._coming:
             self._tasks.append(self._coming.popleft())
+        if self._closed:
+            self._leaving.extend(self._tasks)
         self._dismiss()
         try:
             self._feed()

@@ -4,19 +4,19 @@ import logging
 import secrets
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from sardonyx.runtime.answer import Completion, Stopwatch, TextAnswer
 from sardonyx.runtime.backends.base import Float32, Program
 from sardonyx.runtime.chat_template import ChatTemplate
+from sardonyx.runtime.driver import Driver
 from sardonyx.runtime.engine import Engine
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.loading import load_parts
 from sardonyx.runtime.logits import Setting
 from sardonyx.runtime.manifest import Manifest
-from sardonyx.runtime.model import Model
+from sardonyx.runtime.model import Memory, Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.phrases import Phrases
 from sardonyx.runtime.prefixes import Reuse
@@ -26,19 +26,20 @@ from sardonyx.runtime.selection import Consensus, majority, mean_logprob, ranked
 from sardonyx.runtime.strategies import Algorithm, Decoding, Feed, Request
 from sardonyx.runtime.strategies.sample import Sample
 from sardonyx.runtime.strategies.score import score
-from sardonyx.runtime.stream import Stream
+from sardonyx.runtime.stream import Stream, telling
 from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
 SAMPLE = Sample()
-REUSE = Reuse()
-Result = TypeVar("Result")
+MEMORY = Memory(reuse=Reuse())
 
 log = logging.getLogger(__name__)
 
 
 class LLM:
-    """A language model that answers. Load one with `LLM.load`; one thread at a time may use it."""
+    """A language model that answers. Load one with `LLM.load`; any number of threads and coroutines may use
+    it, and what they ask for is computed together. At the end of a `with` block it is closed.
+    """
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class LLM:
         template: ChatTemplate | None,
         program: Program,
         exact: bool = False,
-        reuse: Reuse = REUSE,
+        memory: Memory = MEMORY,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -58,8 +59,9 @@ class LLM:
         self._prompts = Prompts(manifest, tokenizer, template)
         self._phrases = Phrases(tokenizer)
         self._program = program
-        self._model = Model(manifest, program, reuse)
+        self._model = Model(manifest, program, memory)
         self._engine = Engine(self._model, exact=exact)
+        self._driver = Driver(self._engine)
 
     @classmethod
     def load(
@@ -70,7 +72,7 @@ class LLM:
         check: bool = True,
         mapped: bool = False,
         exact: bool = False,
-        reuse: Reuse = REUSE,
+        memory: Memory = MEMORY,
     ) -> "LLM":
         """Load an artifact folder, or the graph of a neighbour (`neighbours.locate` finds it in its folder).
 
@@ -79,13 +81,14 @@ class LLM:
         of a copy arranged for speed: a float32 model then takes a fifth of the memory of its own and is as
         fast, but gives batched rows other last bits; a quantized one becomes unusably slow. `exact`
         makes numbers independent of how the text came to be fed, to the bit: an answer is the same with
-        guesses or without. It costs up to a third of the decoding speed. `reuse` is the memory for beginnings
-        of prompts that may come again. Raises ArtifactError naming the file that is missing, cut or altered.
+        guesses or without. It costs up to a third of the decoding speed. `memory` limits what is taken
+        besides the weights: requests that do not fit wait, and late ones give way. Raises ArtifactError
+        naming the file that is missing, cut or altered.
         """
         if threads is not None and threads < 1:
             raise RequestError(f"threads={threads}: at least 1 is needed")
         parts = load_parts(Path(folder), threads or usable_cores(), check=check, mapped=mapped)
-        return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, reuse)
+        return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, memory)
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
@@ -101,9 +104,8 @@ class LLM:
         They are drawn side by side, each by noise of its own, or are the n best of a search, best first: as
         many as there are.
         """
-        stream = self._stream(prompt, n, params, algorithm)
-        for _ in stream:
-            pass
+        stream = self.stream_n(prompt, n, params, algorithm)
+        stream.wait()
         return stream.completions
 
     def chat(
@@ -118,12 +120,18 @@ class LLM:
         return self.generate(messages, params, algorithm)
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        algorithm: Algorithm = SAMPLE,
+        priority: int = 0,
     ) -> Stream:
-        """Answer a prompt piece by piece: iterate over the result. Raises RequestError at once, before any
-        piece. A search has no pieces before its end.
+        """Answer a prompt piece by piece: iterate over the result, with `for` or `async for`, or `await` it.
+
+        Raises RequestError at once, before any piece. A search has no pieces before its end. Of those who
+        wait for their prompt, a lower `priority` is fed first.
         """
-        return self._stream(prompt, 1, params, algorithm)
+        return self.stream_n(prompt, 1, params, algorithm, priority)
 
     def best_of(
         self,
@@ -158,7 +166,7 @@ class LLM:
             raise RequestError("there are no candidates; give one at least")
         texts = [text if isinstance(text, str) else self.tokenizer.decode(text) for text in candidates]
         known, tokens = self._prompts.encode_before(prompt, candidates)
-        found = self._run(score(known, tokens))
+        found = self._driver.run(score(known, tokens))
         return Scores(tuple(scored(*one, normalize) for one in zip(texts, tokens, found, strict=True)))
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
@@ -168,26 +176,39 @@ class LLM:
 
         Raises RequestError above the context length.
         """
-        return self._run(_asked(feeds), fresh=True)
+        return self._driver.run(_asked(feeds), fresh=True)
+
+    def close(self) -> None:
+        """Cancel what is running, and take nothing more."""
+        self._engine.close()
+        self._driver.wake()
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt is fed as. Raises RequestError for what is no prompt."""
         return self._prompts.encode(prompt)
 
-    def _stream(self, prompt: Prompt, n: int, params: SamplingParams | None, algorithm: Algorithm) -> Stream:
+    def stream_n(
+        self,
+        prompt: Prompt,
+        n: int,
+        params: SamplingParams | None = None,
+        algorithm: Algorithm = SAMPLE,
+        priority: int = 0,
+    ) -> Stream:
+        """n answers to one prompt, as `generate_n` gives them, on their way."""
         llms: list[LLM] = [self, *algorithm.others]
         for other in llms:
-            self._check_same_tokens(other)
+            _check_same_tokens(self, other)
         watch = Stopwatch(lambda: sum(llm._program.run_s for llm in llms))
         params = params or self.default_params
-        ids, context = self.encode(prompt), min(llm.manifest.context_length for llm in llms)
-        if not ids:
-            raise RequestError("the prompt is empty; give it at least one token")
-        if len(ids) >= context:
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens, but the model holds {context} "
-                "positions, prompt and answer together; shorten the prompt"
-            )
+        ids = self.encode(prompt)
+        context = min(_context_for(ids, llm) for llm in llms)
         if n < 1:
             raise RequestError(f"n={n} is out of range: it must be at least 1")
         self._prompts.check_tokens("stop_token_ids", params.stop_token_ids)
@@ -199,37 +220,40 @@ class LLM:
         setting = Setting(len(ids), ends, self.manifest.vocab_size)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request = Request(answers, params, setting, seed, self.encode, context)
-        task = self._engine.submit(algorithm.start(request), *(llm._model for llm in llms[1:]))
+        decoding = telling(algorithm.start(request), answers)
+        task = self._engine.submit(decoding, *(llm._model for llm in llms[1:]), priority=priority)
         if task.error is not None:
             raise task.error
-        return Stream(self._engine, task, answers)
-
-    def _check_same_tokens(self, other: "LLM") -> None:
-        """Raises RequestError unless another model's tokens mean what this one's do."""
-        sizes = self.manifest.vocab_size, other.manifest.vocab_size
-        if other is not self and (sizes[0] != sizes[1] or not self.tokenizer.equals(other.tokenizer)):
-            raise RequestError(
-                f"{self.manifest.name} and {other.manifest.name} have different tokens (of {sizes[0]} and "
-                f"{sizes[1]}), so they cannot decide on one together"
-            )
+        return Stream(self._engine, self._driver, task, answers)
 
     def _noting(self, params: SamplingParams | None) -> SamplingParams:
         """The parameters, with log probabilities asked for."""
         params = params or self.default_params
         return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
 
-    def _run(self, decoding: Decoding[Result], fresh: bool = False) -> Result:
-        """The result of a decoding that is run to its end, with or without the prefix cache."""
-        task = self._engine.submit(decoding, fresh=fresh)
-        try:
-            while not task.done:
-                self._engine.step()
-        finally:
-            self._engine.cancel(task)
-        if task.error is not None:
-            raise task.error
-        result: Result = task.result  # type: ignore[assignment]
-        return result
+
+def _check_same_tokens(llm: LLM, other: LLM) -> None:
+    """Raises RequestError unless another model's tokens mean what this one's do."""
+    sizes = llm.manifest.vocab_size, other.manifest.vocab_size
+    if other is not llm and (sizes[0] != sizes[1] or not llm.tokenizer.equals(other.tokenizer)):
+        raise RequestError(
+            f"{llm.manifest.name} and {other.manifest.name} have different tokens (of {sizes[0]} and "
+            f"{sizes[1]}), so they cannot decide on one together"
+        )
+
+
+def _context_for(ids: Sequence[int], llm: LLM) -> int:
+    """Positions that a text may have which begins with these. Raises RequestError if they are too many."""
+    context, memory = llm._model.context_length, llm._model.memory.cache
+    if not ids:
+        raise RequestError("the prompt is empty; give it at least one token")
+    if len(ids) >= context:
+        holder = "the model" if context == llm.manifest.context_length else f"a cache of {memory} bytes"
+        raise RequestError(
+            f"the prompt has {len(ids)} tokens, but {holder} holds {context} "
+            "positions, prompt and answer together; shorten the prompt"
+        )
+    return context
 
 
 def _asked(feeds: Sequence[Feed]) -> Decoding[list[Sequence[Float32]]]:

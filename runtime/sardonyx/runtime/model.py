@@ -20,6 +20,19 @@ BATCHED_TOKENS = 16
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes that a model may take besides its weights: for the `cache` of texts that are worked on, as many
+    as they need if that is None, and to `reuse` beginnings of texts that may come again.
+    """
+
+    cache: int | None = None
+    reuse: Reuse = NO_REUSE
+
+
+NO_MEMORY = Memory()
+
+
+@dataclass(frozen=True)
 class Step:
     """Tokens for one row, one at least, and of how many of the last the outputs are wanted.
 
@@ -35,30 +48,31 @@ class Step:
 class Model:
     """A program with its cache, and what is kept for later of it."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        program: Program,
-        reuse: Reuse = NO_REUSE,
-        cache_bytes: int | None = None,
-    ) -> None:
-        """`reuse` is the memory for beginnings of texts that may come again, `cache_bytes` what the cache may
-        take for those that are being worked on.
-        """
+    def __init__(self, manifest: Manifest, program: Program, memory: Memory = NO_MEMORY) -> None:
+        """Raises RequestError if `memory` is too little for a single text."""
         self.program = program
-        self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS, cache_bytes)
-        self.prefixes = PrefixCache(self.arena, reuse if self.arena.holds_all else NO_REUSE)
+        self.arena = Arena(manifest.states, manifest.context_length + BATCHED_TOKENS, memory.cache)
+        self.prefixes = PrefixCache(self.arena, memory.reuse if self.arena.holds_all else NO_REUSE)
         self.context_length = manifest.context_length
+        """Positions that a text may have."""
+        if self.arena.most is not None:
+            self.context_length = min(
+                self.context_length, self.arena.most - self.arena.overhead - BATCHED_TOKENS
+            )
+        if self.context_length < BATCHED_TOKENS:
+            raise RequestError(
+                f"a cache of {memory.cache} bytes is too little for any text: each of its positions takes "
+                f"{self.arena.bytes_per_position}"
+            )
         self.vocab_size = manifest.vocab_size
         self.hidden_size = manifest.hidden_size
+        self.memory = memory
         self._manifest = manifest
-        self._reuse = reuse
-        self._cache_bytes = cache_bytes
         self._running = Lock()
 
     def twin(self) -> "Model":
         """The same program with another cache, of the same size. Twins may be used by different threads."""
-        twin = Model(self._manifest, self.program, self._reuse, self._cache_bytes)
+        twin = Model(self._manifest, self.program, self.memory)
         twin._running = self._running
         return twin
 
@@ -72,7 +86,7 @@ class Model:
         most = self.arena.most
         if most is not None and rows * positions > most:
             raise RequestError(
-                f"{rows} rows of {positions} positions: the cache is limited to {self._cache_bytes} bytes, "
+                f"{rows} rows of {positions} positions: the cache is limited to {self.memory.cache} bytes, "
                 f"which are {most} positions; allow it more, or ask for less"
             )
 
