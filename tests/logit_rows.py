@@ -31,6 +31,12 @@ def softmax(row: Row) -> list[float]:
     return [weight / math.fsum(weights) for weight in weights]
 
 
+def log_softmax(row: Row) -> np.ndarray:
+    """ln p, in float64."""
+    below = row.astype(np.float64) - float(row.max())
+    return below - math.log(np.exp(below).sum())
+
+
 def entropy(probabilities: list[float]) -> float:
     return -math.fsum(p * math.log(p) for p in probabilities if p)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_sampling
-from sardonyx.runtime.logits import Setting, log_softmax
+from logit_rows import softmax
+from sardonyx.runtime.logits import Setting
 from sardonyx.runtime.logits.pipeline import Picker
 from sardonyx.runtime.logits.profiles import PROFILES
 from sardonyx.runtime.params import SamplingParams
@@ -28,7 +29,7 @@ def drawn_from(params: SamplingParams, prompt: list[int], answer: list[int], row
     position = len(prompt) + len(answer)
     candidates = picker.shaped([*prompt, *answer], np.float32(row), position)
     found = np.zeros(len(row))
-    found[candidates.ids] = np.exp(log_softmax(candidates.logits))
+    found[candidates.ids] = softmax(candidates.logits)
     return found
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_rows import everything, rows, softmax
-from sardonyx.runtime.logits import Row, Setting, log_softmax
+from logit_rows import everything, log_softmax, rows, softmax
+from sardonyx.runtime.logits import Row, Setting
 from sardonyx.runtime.logits.feedback import AdaptiveP, Course, Mirostat, zipf_count, zipf_exponent
 from sardonyx.runtime.logits.pipeline import Picker
 from sardonyx.runtime.params import SamplingParams

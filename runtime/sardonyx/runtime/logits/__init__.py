@@ -5,7 +5,7 @@ draw. Each family of rules is a file; `profiles.py` says in which order they are
 them together. Nothing here knows of models, caches or text.
 """
 
-from sardonyx.runtime.logits.candidates import Candidates, Processor, Row, Tokens, Transform, log_softmax
+from sardonyx.runtime.logits.candidates import Candidates, Processor, Row, Tokens, Transform
 from sardonyx.runtime.logits.logprobs import Alternative, LogprobLog, TokenLogprobs
 from sardonyx.runtime.logits.noise import draw, noise_key, uniform
 from sardonyx.runtime.logits.pipeline import Pick, Pipeline, make_picker, pipeline
@@ -24,7 +24,6 @@ __all__ = [
     "Tokens",
     "Transform",
     "draw",
-    "log_softmax",
     "make_picker",
     "noise_key",
     "pipeline",

@@ -9,7 +9,7 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from sardonyx.runtime.logits.candidates import Candidates, Float64, Row, log_softmax
+from sardonyx.runtime.logits.candidates import Candidates, Float64, Row, log_total
 from sardonyx.runtime.logits.truncation import top_k
 
 Surprise: TypeAlias = Literal["full", "kept"]
@@ -28,6 +28,8 @@ class Feedback(Protocol):
     def learn(self, token: int) -> None:
         """Which token was picked of the candidates shaped last."""
 
+
+NOTHING = Candidates(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 S = TypeVar("S")
 
@@ -67,43 +69,51 @@ class Mirostat:
         self._surprise = surprise
         self._course = Course(2 * tau)
         self._mu = 2 * tau
-        self._measure = Candidates(np.zeros(0, np.int32), np.zeros(0, np.float32))
+        self._measure = NOTHING
+        self._log_total = 0.0
 
     def shape(self, candidates: Candidates, position: int) -> Candidates:
         self._mu = self._course.at(position)
-        kept = self._kept(candidates)
-        self._measure = candidates if self._surprise == "full" else kept
+        total = log_total(candidates.logits) if self._version == 2 or self._surprise == "full" else 0.0
+        kept = self._kept(candidates, total)
+        whole = self._surprise == "full"
+        self._measure = candidates if whole else kept
+        self._log_total = total if whole else log_total(kept.logits)
         return kept
 
     def learn(self, token: int) -> None:
-        place = np.searchsorted(self._measure.ids, token)
-        surprise = -float(log_softmax(self._measure.logits)[place]) / math.log(2)
+        surprise = (self._log_total - logit_of(token, self._measure)) / math.log(2)
         self._course.then(self._mu - self._eta * (surprise - self._tau))
 
-    def _kept(self, candidates: Candidates) -> Candidates:
-        logarithms = log_softmax(candidates.logits)
+    def _kept(self, candidates: Candidates, total: float) -> Candidates:
+        logits = candidates.logits
         if self._version == 1:
-            return top_k(zipf_count(np.sort(logarithms)[::-1][:MEASURED], self._mu, len(logarithms)))(
-                candidates
-            )
-        least = min(-self._mu * math.log(2), logarithms.max())
-        return candidates.keep(np.flatnonzero(logarithms >= least))
+            measured = min(MEASURED, len(logits))
+            likeliest = np.sort(np.partition(logits, -measured)[-measured:])[::-1].astype(np.float64)
+            return top_k(zipf_count(likeliest, self._mu, len(logits)))(candidates)
+        least = min(total - self._mu * math.log(2), float(logits.max()))
+        return candidates.keep(np.flatnonzero(logits >= np.float32(least)))
 
 
-def zipf_exponent(logarithms: Float64) -> float:
-    """s of p ~ rank ** -s that fits the given ln p, likeliest first, best. 0 for fewer than two."""
-    possible = logarithms[logarithms > -np.inf]
+def logit_of(token: int, candidates: Candidates) -> float:
+    """Of one of the candidates."""
+    return float(candidates.logits[np.searchsorted(candidates.ids, token)])
+
+
+def zipf_exponent(logits: Float64) -> float:
+    """s of p ~ rank ** -s that fits logits best, which are given likeliest first. 0 for fewer than two."""
+    possible = logits[logits > -np.inf]
     t = np.diff(np.log(np.arange(1, len(possible) + 1)))
     return float(t @ -np.diff(possible)) / float(t @ t) if len(t) else 0.0
 
 
-def zipf_count(logarithms: Float64, mu: float, vocab: int) -> int:
+def zipf_count(logits: Float64, mu: float, vocab: int) -> int:
     """How many of `vocab` tokens have a surprise of up to mu bits under a Zipf law fitted to the likeliest.
 
     ((e * 2 ** mu) / (1 - vocab ** -e)) ** (1 / s) with e = s - 1, in logarithms; e / (1 - vocab ** -e)
     becomes 1 / ln vocab where s is 1.
     """
-    s = zipf_exponent(logarithms)
+    s = zipf_exponent(logits)
     if s <= 0:
         return vocab
     e, most = s - 1, math.log(vocab)
@@ -126,19 +136,27 @@ class AdaptiveP:
         self._decay = decay
         self._course = Course((target / (1 - decay), 1 / (1 - decay)))  # as if the target had always been met
         self._state = (0.0, 1.0)
-        self._before = Candidates(np.zeros(0, np.int32), np.zeros(0, np.float32))
+        self._before = NOTHING
+        self._log_total = 0.0
 
     def shape(self, candidates: Candidates, position: int) -> Candidates:
         total, weight = self._state = self._course.at(position)
         self._before = candidates
+        self._log_total = log_total(candidates.logits)
         wanted = min(max(2 * self._target - total / weight, 0.0), 1.0)
-        distance = np.abs(np.exp(log_softmax(candidates.logits)) - wanted) / self.WIDTH
-        logits: Row = (self.PEAK - self.SHARPNESS * distance**2 / (1 + distance)).astype(np.float32)
+        distance: Row = candidates.logits - np.float32(self._log_total)
+        np.exp(distance, out=distance)  # in place: fresh arrays would cost more than the arithmetic
+        distance -= np.float32(wanted)
+        np.abs(distance, out=distance)
+        distance /= np.float32(self.WIDTH)
+        logits = distance * distance
+        logits /= distance + 1
+        logits *= np.float32(-self.SHARPNESS)
+        logits += np.float32(self.PEAK)
         logits[candidates.logits == -np.inf] = -np.inf
         return Candidates(candidates.ids, logits)
 
     def learn(self, token: int) -> None:
-        place = np.searchsorted(self._before.ids, token)
-        probability = math.exp(log_softmax(self._before.logits)[place])
+        probability = math.exp(logit_of(token, self._before) - self._log_total)
         total, weight = self._state
         self._course.then((probability + self._decay * total, 1 + self._decay * weight))

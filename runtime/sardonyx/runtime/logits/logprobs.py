@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sardonyx.runtime.logits.candidates import Candidates, Row, everything, log_softmax, ranking
+from sardonyx.runtime.logits.candidates import Candidates, Row, everything, log_total, ranking
 
 
 class Alternative(NamedTuple):
@@ -31,7 +31,7 @@ def token_logprobs(candidates: Candidates, token: int, top: int) -> TokenLogprob
     Of equals, the lowest ids come first; what is impossible is no alternative.
     """
     ids, logits = candidates
-    logprobs = log_softmax(logits)
+    excess = log_total(logits)
     place = int(np.searchsorted(ids, token))
     known = place < len(ids) and ids[place] == token
     if 0 < top < len(ids):
@@ -41,8 +41,8 @@ def token_logprobs(candidates: Candidates, token: int, top: int) -> TokenLogprob
     likeliest = likeliest[ranking(logits[likeliest])][:top]
     return TokenLogprobs(
         token,
-        float(logprobs[place]) if known else -np.inf,
-        tuple(Alternative(int(ids[i]), float(logprobs[i])) for i in likeliest if logits[i] > -np.inf),
+        float(logits[place]) - excess if known else -np.inf,
+        tuple(Alternative(int(ids[i]), float(logits[i]) - excess) for i in likeliest if logits[i] > -np.inf),
     )
 
 

@@ -5,6 +5,8 @@ here knows what shaped the distribution.
 """
 
 import math
+import sys
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +16,7 @@ from sardonyx.runtime.logits.candidates import Candidates, Row, all_ids
 
 Bits = NDArray[np.uint64]
 
-HEAT = 8192
+HEAT = 12288
 """Candidates that are dealt with at once; their arrays stay in the processor's cache."""
 
 FEW = 512
@@ -50,18 +52,25 @@ def _not_lost(ids: NDArray[np.int32], key: int, logits: Row) -> NDArray[np.intp]
 
 def _bounds(ids: NDArray[np.int32], key: int, logits: Row, top: np.float32) -> Row:
     """(1 - u) / weight * 2^31 of each token, 1 - u being rounded down to 31 bits, `[n]`."""
-    stream = _whole_stream(len(ids)) if ids is all_ids(len(ids)) else _stream(ids)
+    whole = _whole_stream(len(ids)) if ids is all_ids(len(ids)) else None
     bounds = np.empty(len(ids), np.float32)
     heat = min(HEAT, len(ids))
     bits, shifted, weights = np.empty(heat, np.uint64), np.empty(heat, np.uint64), np.empty(heat, np.float32)
+    upper = np.empty(heat, np.uint32)
     for start in range(0, len(ids), heat):
         bound = bounds[start : start + heat]
         mixed, weight = bits[: len(bound)], weights[: len(bound)]
-        np.add(stream[start : start + heat], np.uint64(key), out=mixed)
-        _mix(mixed, shifted[: len(bound)])
-        np.right_shift(mixed, np.uint64(33), out=mixed)
-        bound[:] = _ALL_31 - mixed.astype(np.int32)
-        np.maximum(bound, 2.0**-22, out=bound)  # 1 - u is 2^-53 at least
+        if whole is None:
+            mixed[:] = ids[start : start + heat]
+            mixed *= np.uint64(_GOLDEN)
+            mixed += np.uint64((key + _GOLDEN) & _ALL_ONES)
+        else:
+            np.add(whole[start : start + heat], np.uint64(key), out=mixed)
+        _mix(mixed, shifted[: len(bound)], _ROUNDS[:2])  # the last round leaves the upper bits as they are
+        left = np.invert(mixed.view(np.uint32)[_UPPER::2], out=upper[: len(bound)])
+        left >>= np.uint32(1)
+        bound[:] = left.view(np.int32)
+        bound += np.float32(2.0**-22)  # 1 - u is 2^-53 at least; to others it adds less than the margin
         np.subtract(top, logits[start : start + heat], out=weight)
         with np.errstate(over="ignore"):  # infinite where there is no weight to speak of
             bound *= np.exp(weight, out=weight)
@@ -92,7 +101,8 @@ def noise_key(seed: int, position: int) -> int:
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 _GOLDEN = 0x9E3779B97F4A7C15
 _ALL_ONES = 2**64 - 1
-_ALL_31 = np.int32(2**31 - 1)
+_UPPER = 1 if sys.byteorder == "little" else 0
+"""Which half of a 64-bit number holds the upper bits."""
 
 
 def _mixed(bits: int) -> int:
@@ -102,9 +112,9 @@ def _mixed(bits: int) -> int:
     return bits
 
 
-def _mix(bits: Bits, shifted: Bits) -> None:
+def _mix(bits: Bits, shifted: Bits, rounds: Sequence[tuple[int, int]] = _ROUNDS) -> None:
     """The same for an array, in place: fresh arrays would cost more than the arithmetic."""
-    for shift, factor in _ROUNDS:
+    for shift, factor in rounds:
         np.right_shift(bits, np.uint64(shift), out=shifted)
         bits ^= shifted
         if factor > 1:

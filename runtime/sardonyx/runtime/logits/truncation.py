@@ -10,13 +10,17 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sardonyx.runtime.logits.candidates import Candidates, Row, Transform, ranking, spread
+from sardonyx.runtime.logits.candidates import Candidates, Float64, Row, Transform, ranking, spread
 
 Ties: TypeAlias = Literal["lowest", "all"]
 """Of tokens that tie with the last one kept: those with the lowest ids, or all."""
 
 MANY = 8192
 """So many tokens are not sorted without need."""
+HEAT = 8192
+"""Tokens that are dealt with at once; their arrays stay in the processor's cache."""
+LEVELS = 1024
+"""Of a sixteenth of a nat. Beyond them all is equally far."""
 
 
 def top_k(k: int, ties: Ties = "lowest") -> Transform:
@@ -38,43 +42,66 @@ def top_k(k: int, ties: Ties = "lowest") -> Transform:
 
 def top_p(mass: float) -> Transform:
     """The fewest likeliest tokens whose probability reaches `mass`, the crossing one included; ties to the
-    lowest id.
-
-    Holtzman 2019 (arXiv 1904.09751). Weights are float32, their sums float64. Sorting the vocabulary would be
-    most of the cost: only tokens near the likeliest are sorted if they weigh enough, else only those near the
-    edge.
+    lowest id. Holtzman 2019 (arXiv 1904.09751).
     """
 
     def transform(candidates: Candidates) -> Candidates:
         below = candidates.logits.max() - candidates.logits
-        weights = np.exp(-below)
-        enough = mass * weights.sum(dtype=np.float64)
-        for least in (2.0**-6, 2.0**-12):
-            near = np.flatnonzero(weights >= least)
-            if len(near) > MANY:
-                break
-            sure = enough * (1 + 1e-9)  # to be reached, however sums are rounded
-            if weights[near].sum(dtype=np.float64) > sure:
-                return candidates.keep(np.sort(_reaching(enough, near, candidates, weights)))
-        below *= 16  # fresh arrays would cost more than the arithmetic
-        level = np.minimum(below, 1024, out=below).astype(np.intp)
-        reached = np.cumsum(np.bincount(level, weights))
-        edge = int(np.searchsorted(reached, enough))
-        before = reached[edge - 1] if edge else 0.0
-        kept = level < edge
-        kept[_reaching(enough - before, np.flatnonzero(level == edge), candidates, weights)] = True
-        return candidates.keep(np.flatnonzero(kept))
+        weights = np.negative(below)
+        np.exp(weights, out=weights)
+        return candidates.keep(_nearest(below, weights, mass * weights.sum(dtype=np.float64)))
 
     return transform
 
 
-def _reaching(
-    enough: float, places: NDArray[np.intp], candidates: Candidates, weights: Row
-) -> NDArray[np.intp]:
-    """The first of these places, likeliest first, that weigh enough together."""
-    order = places[ranking(candidates.logits[places])]
+def _nearest(distance: Row, weights: Row, enough: float) -> NDArray[np.intp]:
+    """The fewest places that weigh enough together, nearest first; of equals, the lowest. In ascending order.
+
+    Weights are float32, their sums float64. Sorting the vocabulary would be most of the cost: only what is
+    near is sorted if it weighs enough, else only what is about as far as the edge.
+    """
+    for reach in (4.0, 8.0):
+        near = np.flatnonzero(distance <= reach)
+        if len(near) > MANY:
+            break
+        sure = enough * (1 + 1e-9)  # to be reached, however sums are rounded
+        if weights[near].sum(dtype=np.float64) > sure:
+            return np.sort(_reaching(near, distance, weights, enough))
+    (masses,) = _by_level(distance, weights)
+    reached = np.cumsum(masses)
+    edge = min(int(np.searchsorted(reached, enough)), LEVELS)
+    kept, on_edge = _split(distance, edge)
+    before = reached[edge - 1] if edge else 0.0
+    kept[_reaching(on_edge, distance, weights, enough - before)] = True
+    return np.flatnonzero(kept)
+
+
+def _reaching(places: NDArray[np.intp], distance: Row, weights: Row, enough: float) -> NDArray[np.intp]:
+    """The first of these places, nearest first, that weigh enough together."""
+    order = places[ranking(-distance[places])]
     reached = np.cumsum(weights[order], dtype=np.float64)
-    return order[: np.searchsorted(reached, enough) + 1]
+    count = int(np.searchsorted(reached, enough)) + 1
+    return order[:count]
+
+
+def _by_level(distance: Row, *weights: Row) -> list[Float64]:
+    """Sums of weights by distance, in sixteenths up to LEVELS, `[LEVELS + 1]` each."""
+    sums = [np.zeros(LEVELS + 1) for _ in weights]
+    for start in range(0, len(distance), HEAT):
+        heat = slice(start, start + HEAT)
+        level = np.minimum(distance[heat] * np.float32(16), np.float32(LEVELS)).astype(np.intp)
+        for total, weight in zip(sums, weights, strict=True):
+            total += np.bincount(level, weight[heat], LEVELS + 1)
+    return sums
+
+
+def _split(distance: Row, edge: int) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """What is nearer than a level, and the places on it."""
+    nearer = distance < np.float32(edge / 16)
+    on_edge = ~nearer
+    if edge < LEVELS:
+        on_edge &= distance < np.float32((edge + 1) / 16)
+    return nearer, np.flatnonzero(on_edge)
 
 
 def min_p(fraction: float) -> Transform:
@@ -95,13 +122,12 @@ def typical_p(mass: float, ties: Ties = "lowest") -> Transform:
     """
 
     def transform(candidates: Candidates) -> Candidates:
-        logarithms, probabilities, entropy = spread(candidates.logits)
-        deviation = np.abs(logarithms + entropy).astype(np.float32)  # infinite where p is 0
-        order = ranking(-deviation)
-        count = int(np.searchsorted(np.cumsum(probabilities[order]), mass)) + 1
+        below, weights, log_total, entropy = spread(candidates.logits)
+        distance = np.abs(below + np.float32(log_total - entropy))
+        kept = _nearest(distance, weights, mass * math.exp(log_total))
         if ties == "all":
-            return candidates.keep(np.flatnonzero(deviation <= deviation[order[:count]][-1]))
-        return candidates.keep(np.sort(order[:count]))
+            kept = np.flatnonzero(distance <= distance[kept].max())
+        return candidates.keep(kept)
 
     return transform
 
@@ -138,9 +164,9 @@ def eta_cutoff(epsilon: float) -> Transform:
     """
 
     def transform(candidates: Candidates) -> Candidates:
-        _, probabilities, entropy = spread(candidates.logits)
-        least = min(epsilon, math.sqrt(epsilon) * math.exp(-entropy), probabilities.max())
-        return candidates.keep(np.flatnonzero(probabilities >= least))
+        _, weights, log_total, entropy = spread(candidates.logits)
+        eta = min(epsilon, math.sqrt(epsilon) * math.exp(-entropy))
+        return candidates.keep(np.flatnonzero(weights >= min(eta * math.exp(log_total), 1.0)))
 
     return transform
 
@@ -152,16 +178,40 @@ def top_h(share: float) -> Transform:
     """
 
     def transform(candidates: Candidates) -> Candidates:
-        logarithms, probabilities, entropy = spread(candidates.logits)
-        order = ranking(candidates.logits)
-        order = order[probabilities[order] > 0]
-        terms = probabilities[order] * logarithms[order]
-        mass = np.cumsum(probabilities[order])
-        left = np.log(mass) - np.cumsum(terms) / mass  # H of the first 1, 2, ... tokens; grows
-        count = int(np.searchsorted(left, share * entropy, side="right"))
-        return candidates.keep(np.sort(order[: max(count, 1)]))
+        below, weights, _, entropy = spread(candidates.logits)
+        bound = share * entropy
+        near = np.flatnonzero(below <= 8)
+        if len(near) <= MANY:
+            order = near[ranking(candidates.logits[near])]
+            count = _within(bound, weights[order], weights[order] * below[order])
+            if count < len(order):
+                return candidates.keep(np.sort(order[: max(count, 1)]))
+        terms = weights * below
+        masses, sums = _by_level(below, weights, terms)
+        edge = _within(bound, masses, sums)
+        if edge > LEVELS:
+            return candidates
+        kept, order = _split(below, edge)
+        order = order[ranking(candidates.logits[order])]
+        count = _within(bound, weights[order], terms[order], (masses[:edge].sum(), sums[:edge].sum()))
+        kept[order[: count if edge else max(count, 1)]] = True
+        return candidates.keep(np.flatnonzero(kept))
 
     return transform
+
+
+def _within(
+    bound: float,
+    weights: Row | Float64,
+    terms: Row | Float64,
+    before: tuple[float, float] = (0.0, 0.0),
+) -> int:
+    """How many tokens, likeliest first, have no more entropy than a bound together with those `before` them:
+    ln of their weights' sum, plus the mean of what they are below the likeliest. It grows with each token.
+    """
+    mass = before[0] + np.cumsum(weights, dtype=np.float64)
+    sums = before[1] + np.cumsum(terms, dtype=np.float64)
+    return int(np.searchsorted(np.log(mass) + sums / mass, bound, side="right"))
 
 
 def top_h_of_hundred(share: float) -> Transform:
@@ -170,10 +220,10 @@ def top_h_of_hundred(share: float) -> Transform:
 
     def transform(candidates: Candidates) -> Candidates:
         candidates = hundred(candidates)
-        logarithms, probabilities, entropy = spread(candidates.logits)
+        below, weights, log_total, entropy = spread(candidates.logits)
         order = ranking(candidates.logits)
-        terms = -probabilities[order] * np.maximum(logarithms[order], -1e3)
-        count = int(np.searchsorted(np.cumsum(terms), share * entropy, side="right"))
+        terms = (weights * (below + np.float32(log_total)))[order] / math.exp(log_total)
+        count = int(np.searchsorted(np.cumsum(terms, dtype=np.float64), share * entropy, side="right"))
         return candidates.keep(np.sort(order[: max(count, 1)]))
 
     return transform
