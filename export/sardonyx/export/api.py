@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from sardonyx.export.adapters.merged import MergedCheckpoint
+from sardonyx.export.adapters.peft import read_adapter
 from sardonyx.export.artifact import failed_place, set_aside, writing
 from sardonyx.export.build import Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
@@ -24,7 +26,7 @@ class Options:
     `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over
     more texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as
     `OUT.failed` with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which
-    contrastive search needs.
+    contrastive search needs. `adapter` is the folder of a LoRA adapter to merge into the model.
     """
 
     context: int | None = None
@@ -33,6 +35,7 @@ class Options:
     thorough: bool = False
     keep_failed: bool = False
     hidden_states: bool = False
+    adapter: Path | None = None
 
 
 DEFAULTS = Options()
@@ -56,6 +59,8 @@ def export(
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     with writing(out, force=options.force) as folder:
         checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
+        if options.adapter is not None:
+            checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
         try:
             return _proven(folder, checkpoint, RECIPES[recipe], options, progress)
         except VerificationFailed as error:

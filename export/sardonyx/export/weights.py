@@ -74,11 +74,11 @@ def check_weights(checkpoint: Checkpoint, wanted: Mapping[str, Weight], *, tied:
     ]
     faults = [
         *(
-            f"{kind}: {_listed(found)}"
+            f"{kind}: {listed(found)}"
             for kind, found in (("missing", missing), ("not used", unused))
             if found
         ),
-        *(f"of another shape: {_listed(misshaped)}" for _ in misshaped[:1]),
+        *(f"of another shape: {listed(misshaped)}" for _ in misshaped[:1]),
     ]
     if faults:
         raise SourceError(f"{checkpoint.path}: its tensors do not fit its config; " + "; ".join(faults))
@@ -98,6 +98,6 @@ def _expected_unused(name: str, *, tied: bool) -> bool:
     return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     shown = ", ".join(names[:LISTED])
     return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

@@ -59,7 +59,7 @@ class Model:
             self.context_length = min(
                 self.context_length, self.arena.most - self.arena.overhead - BATCHED_TOKENS
             )
-        if self.context_length < BATCHED_TOKENS:
+        if self.arena.most is not None and self.context_length < BATCHED_TOKENS:
             raise RequestError(
                 f"a cache of {memory.cache} bytes is too little for any text: each of its positions takes "
                 f"{self.arena.bytes_per_position}"

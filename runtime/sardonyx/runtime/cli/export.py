@@ -38,6 +38,9 @@ def command(
     hidden_states: Annotated[
         bool, typer.Option("--hidden-states", help="Put them out, too: contrastive search needs them.")
     ] = False,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", metavar="DIR", help="Merge a LoRA adapter, as PEFT saves it.")
+    ] = None,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -57,8 +60,10 @@ def command(
     library = Library.of_user()
     path = library.source(source)
     model = Path(source).resolve().stem if path == Path(source) else source
+    if adapter is not None:
+        model = f"{model}+{adapter.resolve().name}"
     folder = out or library.artifact_folder(model, recipe)
-    options = Options(context, force, verify, thorough, keep_failed, hidden_states)
+    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter)
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
