@@ -11,8 +11,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from sardonyx.runtime.backends.scripted import ScriptedProgram, scripted_manifest
 from sardonyx.runtime.chat_template import ChatTemplate
-from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.llm import LLM, MEMORY
 from sardonyx.runtime.manifest import Manifest
+from sardonyx.runtime.model import Memory
 from sardonyx.runtime.tokenizer import Tokenizer as RuntimeTokenizer
 
 SPECIAL = ["<end>", "<system>", "<user>", "<assistant>"]
@@ -36,7 +37,7 @@ def script(tokens: Sequence[int]) -> list[float]:
     return [float(letter == following) for letter in VOCABULARY]
 
 
-def scripted_llm(*, template: str | None = TEMPLATE, context: int = 256) -> LLM:
+def scripted_llm(*, template: str | None = TEMPLATE, context: int = 256, memory: Memory = MEMORY) -> LLM:
     """Loads in no time, needs no files."""
     inner = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(VOCABULARY)}, unk_token="<end>"))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -47,6 +48,7 @@ def scripted_llm(*, template: str | None = TEMPLATE, context: int = 256) -> LLM:
         RuntimeTokenizer(inner),
         None if template is None else ChatTemplate(template, {}),
         ScriptedProgram(script),
+        memory=memory,
     )
 
 

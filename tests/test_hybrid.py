@@ -15,7 +15,7 @@ from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.engine import Engine
 from sardonyx.runtime.manifest import Manifest
-from sardonyx.runtime.model import Model
+from sardonyx.runtime.model import Memory, Model
 from sardonyx.runtime.prefixes import Reuse
 from sardonyx.runtime.strategies import Decoding, Feed
 
@@ -33,7 +33,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 @pytest.fixture
 def model(artifact: tuple[Path, Manifest]) -> Model:
     folder, manifest = artifact
-    return Model(manifest, OrtProgram(folder, manifest, threads=1), Reuse())
+    return Model(manifest, OrtProgram(folder, manifest, threads=1), Memory(reuse=Reuse()))
 
 
 def answers(engine: Engine, *feeds: Feed) -> list[Any]:
@@ -190,7 +190,7 @@ def test_who_gave_way_for_want_of_memory_is_computed_again_as_it_was(artifact: t
             assert model.arena.nbytes <= most
         return [task.result for task in tasks], rows
 
-    found, rows = run(Model(manifest, program, cache_bytes=most), texts)
+    found, rows = run(Model(manifest, program, Memory(most)), texts)
     assert rows.count(2) > 20 < rows.count(1)  # side by side, until one gave way
     for results, text in zip(found, texts, strict=True):
         ((expected,), _) = run(Model(manifest, program), [text])

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from sardonyx.runtime import cache, prefixes
 from sardonyx.runtime.cache import Arena, Row
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.prefixes import PrefixCache, Reuse
 
@@ -57,6 +58,12 @@ def expected(text: list[int]) -> list[int]:
     return [number(text[: i + 1]) for i in range(len(text))]
 
 
+def shared(one: list[int], other: list[int]) -> int:
+    """Tokens with which both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 class PrefixesAgainstLists(RuleBasedStateMachine):
     """Rows are fed as the engine does it, forked, trimmed, left; texts are looked for and forgotten."""
 
@@ -68,6 +75,8 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         self.reuse = Reuse(4 * BLOCK_BYTES + 5)
         self.prefixes = PrefixCache(self.arena, self.reuse)
         self.texts: dict[Row, list[int]] = {}
+        self.saved: list[tuple[list[int], list[Any]]] = []
+        self.pinned: list[list[int]] = []
 
     @precondition(lambda self: len(self.texts) < 6)
     @rule(target=rows)
@@ -111,10 +120,29 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         assert self.prefixes.nbytes <= blocks * BLOCK_BYTES
 
     @rule(text=runs)
+    def save(self, text: list[int]) -> None:
+        try:
+            states = self.prefixes.states(whole := self.prefixes.whole(text))
+        except RequestError:
+            return
+        for state in states:
+            assert (state == np.array(expected(list(whole)))[:, None]).all()
+        self.saved.append((list(whole), states))
+
+    @precondition(lambda self: self.saved)
+    @rule(data=st.data())
+    def load(self, data: st.DataObject) -> None:
+        text, states = data.draw(st.sampled_from(self.saved))
+        self.prefixes.pin(text, states)
+        self.pinned.append(text)
+
+    @rule(text=runs)
     def what_is_known_of_a_text_is_right(self, text: list[int]) -> None:
         row = self.arena.row()
         count = self.prefixes.extend(row, [], text, 0)
         assert count % BLOCK == 0
+        common = [shared(text, known) for known in self.pinned]
+        assert count >= max(common, default=0) // BLOCK * BLOCK
         assert (row.length, row.canonical) == (count, count)
         assert read(self.arena, row) == expected(text[:count])
         self.arena.release(row)
@@ -135,8 +163,7 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         assert len(self.arena) == 0
         self.prefixes.shrink(0)
         assert self.prefixes.nbytes == 0
-        row = self.arena.row()
-        assert self.prefixes.extend(row, [], [0, 1] * BLOCK, 0) == 0
+        assert len(self.prefixes._blocks) == 0
 
 
 PrefixesAgainstLists.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
@@ -220,6 +247,19 @@ def test_nothing_kept_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(found._arena, "read", lambda *_: pytest.fail("copied"))
     found.store(row, ONES)
     assert (found.nbytes, known(found, ONES)) == (0, 0)
+
+
+def test_what_lies_in_a_file_takes_no_memory_and_stays() -> None:
+    made = prefixes_of(ONES)
+    found = prefixes_of(MIXED, blocks=3)
+    found.pin(ONES, made.states(ONES))
+    assert found.nbytes == BLOCK_BYTES
+    found.shrink(0)
+    assert [known(found, text) for text in (ONES, MIXED, TWOS)] == [9, 6, 0]
+    row = found._arena.row()
+    compute(found._arena, row, [], MIXED)
+    found.store(row, MIXED)
+    assert (found.nbytes, known(found, MIXED)) == (BLOCK_BYTES, 9)
 
 
 def test_a_block_is_a_copy() -> None:

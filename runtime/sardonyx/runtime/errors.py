@@ -3,7 +3,7 @@
 SardonyxError               one line for people: what was wrong, where, and what to do next
 ├── SourceError             a checkpoint or model source cannot be read or is not understood
 │   └── UnknownArchitecture an architecture of which there is no description here
-├── ArtifactError           a folder is not a sound artifact (missing, cut, altered, of another version)
+├── ArtifactError           a folder, or a file made with it, is not sound (missing, cut, altered, of another)
 ├── OutputError             the place to write to is unusable (exists, unwritable, full)
 ├── RequestError            a request that cannot be honoured (prompt too long, option out of range)
 ├── DownloadError           a model could not be fetched, or what came is not what was pinned
@@ -31,7 +31,7 @@ class UnknownArchitecture(SourceError):  # noqa: N818  (a noun phrase reads bett
 
 
 class ArtifactError(SardonyxError):
-    """A folder is not a sound artifact."""
+    """A folder is not a sound artifact, or a file is not of the one it is used with."""
 
 
 class OutputError(SardonyxError):

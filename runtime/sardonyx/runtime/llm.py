@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -19,11 +20,13 @@ from sardonyx.runtime.manifest import Manifest
 from sardonyx.runtime.model import Memory, Model
 from sardonyx.runtime.params import SamplingParams, model_defaults
 from sardonyx.runtime.phrases import Phrases
-from sardonyx.runtime.prefixes import Reuse
+from sardonyx.runtime.prefixes import PrefixCache, Reuse, States
 from sardonyx.runtime.prompts import Message, Prompt, Prompts, Text
+from sardonyx.runtime.saved_prefix import SavedPrefix, read, write
 from sardonyx.runtime.scores import Normalization, Scores, scored
 from sardonyx.runtime.selection import Consensus, majority, mean_logprob, ranked
 from sardonyx.runtime.strategies import Algorithm, Decoding, Feed, Request
+from sardonyx.runtime.strategies.given import given
 from sardonyx.runtime.strategies.sample import Sample
 from sardonyx.runtime.strategies.score import score
 from sardonyx.runtime.stream import Stream, telling
@@ -115,8 +118,7 @@ class LLM:
         algorithm: Algorithm = SAMPLE,
     ) -> Completion:
         """Answer the last of a chat's messages: `[{"role": "user", "content": "Hello"}]`."""
-        if isinstance(messages, str):
-            raise RequestError("chat takes messages; for a text as it is there is generate")
+        _check_messages(messages)
         return self.generate(messages, params, algorithm)
 
     def stream(
@@ -141,7 +143,7 @@ class LLM:
         scorer: Callable[[Completion], float] = mean_logprob,
     ) -> list[Completion]:
         """n answers, best first by a score: the mean log probability of their tokens, or a caller's."""
-        return ranked(self.generate_n(prompt, n, self._noting(params)), scorer)
+        return ranked(self.generate_n(prompt, n, _noting(params or self.default_params)), scorer)
 
     def self_consistency(
         self,
@@ -151,7 +153,7 @@ class LLM:
         params: SamplingParams | None = None,
     ) -> Consensus:
         """What most of n answers come to: `extract` finds it in a text, None if there is nothing to find."""
-        return majority(self.generate_n(prompt, n, self._noting(params)), extract)
+        return majority(self.generate_n(prompt, n, _noting(params or self.default_params)), extract)
 
     def score(
         self, prompt: Prompt, candidates: Sequence[Text], *, normalize: Normalization | None = None
@@ -164,9 +166,9 @@ class LLM:
         """
         if not candidates:
             raise RequestError("there are no candidates; give one at least")
-        texts = [text if isinstance(text, str) else self.tokenizer.decode(text) for text in candidates]
         known, tokens = self._prompts.encode_before(prompt, candidates)
         found = self._driver.run(score(known, tokens))
+        texts = [text if isinstance(text, str) else self.tokenizer.decode(text) for text in candidates]
         return Scores(tuple(scored(*one, normalize) for one in zip(texts, tokens, found, strict=True)))
 
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
@@ -176,7 +178,23 @@ class LLM:
 
         Raises RequestError above the context length.
         """
-        return self._driver.run(_asked(feeds), fresh=True)
+        return self._driver.run(given(feeds), fresh=True)
+
+    def save_prefix(self, prompt: Prompt, path: Path | str) -> int:
+        """Compute what all texts have in common that begin with this prompt, and write it to a file for
+        `load_prefix`. Returns the number of tokens. Raises RequestError for what cannot be kept; OutputError.
+        """
+        tokens = self._model.prefixes.whole(self._prompts.beginning(prompt))
+        states = self._driver.run(_computed(self._model.prefixes, tokens))
+        write(Path(path), self.manifest, SavedPrefix(prompt, tokens, states))
+        return len(tokens)
+
+    def load_prefix(self, path: Path | str) -> Prompt:
+        """Know from now on what `save_prefix` wrote, and leave it in its file, which is mapped. Returns the
+        prompt. Raises ArtifactError when the file is of another artifact, or is not what was written.
+        """
+        prefix = read(Path(path), self.manifest)
+        return self._driver.run(_pinned(self._model.prefixes, prefix))
 
     def close(self) -> None:
         """Cancel what is running, and take nothing more."""
@@ -211,13 +229,9 @@ class LLM:
         context = min(_context_for(ids, llm) for llm in llms)
         if n < 1:
             raise RequestError(f"n={n} is out of range: it must be at least 1")
-        self._prompts.check_tokens("stop_token_ids", params.stop_token_ids)
-        ends = () if params.ignore_eos else tuple(self.manifest.tokens.eos)
-        params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
-        params = self._phrases.resolve(params)
+        params, setting = _setting(self, params, len(ids))
         answer = TextAnswer(ids, params, self.tokenizer, context - len(ids), watch)
         answers = [answer, *(answer.fork() for _ in range(n - 1))]
-        setting = Setting(len(ids), ends, self.manifest.vocab_size)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request = Request(answers, params, setting, seed, self.encode, context)
         decoding = telling(algorithm.start(request), answers)
@@ -225,11 +239,6 @@ class LLM:
         if task.error is not None:
             raise task.error
         return Stream(self._engine, self._driver, task, answers)
-
-    def _noting(self, params: SamplingParams | None) -> SamplingParams:
-        """The parameters, with log probabilities asked for."""
-        params = params or self.default_params
-        return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
 
 
 def _check_same_tokens(llm: LLM, other: LLM) -> None:
@@ -240,6 +249,11 @@ def _check_same_tokens(llm: LLM, other: LLM) -> None:
             f"{llm.manifest.name} and {other.manifest.name} have different tokens (of {sizes[0]} and "
             f"{sizes[1]}), so they cannot decide on one together"
         )
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if isinstance(messages, str):
+        raise RequestError("chat takes messages; for a text as it is there is generate")
 
 
 def _context_for(ids: Sequence[int], llm: LLM) -> int:
@@ -256,9 +270,26 @@ def _context_for(ids: Sequence[int], llm: LLM) -> int:
     return context
 
 
-def _asked(feeds: Sequence[Feed]) -> Decoding[list[Sequence[Float32]]]:
-    answers = []
-    for feed in feeds:
-        logits = yield feed
-        answers.append(logits)
-    return answers
+def _setting(llm: LLM, params: SamplingParams, prompt_tokens: int) -> tuple[SamplingParams, Setting]:
+    """The parameters as a model's tokens have them. Raises RequestError."""
+    llm._prompts.check_tokens("stop_token_ids", params.stop_token_ids)
+    ends = () if params.ignore_eos else tuple(llm.manifest.tokens.eos)
+    params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
+    return llm._phrases.resolve(params), Setting(prompt_tokens, ends, llm.manifest.vocab_size)
+
+
+def _noting(params: SamplingParams) -> SamplingParams:
+    """The parameters, with log probabilities asked for."""
+    return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
+
+
+def _computed(prefixes: PrefixCache, tokens: Sequence[int]) -> Decoding[States]:
+    """The states of a prefix. A decoding, so that the engine looks after it as after any."""
+    yield Feed([tokens], wanted=0)
+    return prefixes.states(tokens)
+
+
+def _pinned(prefixes: PrefixCache, prefix: SavedPrefix) -> Decoding[Prompt]:
+    prefixes.pin(prefix.tokens, prefix.states)
+    yield from ()
+    return cast("Prompt", prefix.prompt)

@@ -10,14 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.cache import Arena, Row
+from sardonyx.runtime.errors import RequestError
 
 BLOCK = 32
 """Tokens of a block. What is left over of a text is computed anew, together with what follows it."""
 
 Tokens: TypeAlias = tuple[int, ...]
+States: TypeAlias = Sequence[NDArray[Any]]
+"""Of some positions of a text: for each state of the manifest `[heads, positions, width]`."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ NO_REUSE = Reuse(0)
 class _Block:
     """States of some positions, `[heads, BLOCK, width]` each, and the blocks that followed them."""
 
-    states: Sequence[NDArray[Any]]
+    states: States
     parent: dict[Tokens, "_Block"]
     tokens: Tokens
     following: dict[Tokens, "_Block"] = field(default_factory=dict)
+    pinned: bool = False
+    """It lies in a file: it takes no memory, and stays."""
 
 
 class PrefixCache:
@@ -59,13 +65,13 @@ class PrefixCache:
         self._block_bytes = BLOCK * arena.bytes_per_position
         self._roots: dict[Tokens, _Block] = {}
         self._blocks: OrderedDict[_Block, None] = OrderedDict()
-        """All of them, the longest unused first. Whoever uses a block uses those before it too, a little
-        later: so the first is always an end.
+        """Those that take memory, the longest unused first. Whoever uses a block uses those before it too, a
+        little later: so the first is always an end.
         """
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept."""
+        """Bytes of memory that are kept."""
         return len(self._blocks) * self._block_bytes
 
     def extend(self, row: Row, text: Sequence[int], tokens: Sequence[int], spare: int) -> int:
@@ -88,20 +94,47 @@ class PrefixCache:
 
     def store(self, row: Row, text: Sequence[int]) -> None:
         """Keep a copy of what a row holds of `text`, which it begins with, as far as the memory goes."""
-        most = self._reuse.bytes // self._block_bytes
         sure = row.length if self._reuse.answers else row.canonical
-        text = text[: min(sure, BLOCK * most)]
-        path = list(self._path(text))
+        path = list(self._path(text[:sure]))
         self._touch(path)
-        for start in range(BLOCK * len(path), len(text) - BLOCK + 1, BLOCK):
-            self.shrink((most - 1) * self._block_bytes)
-            states = self._arena.read(row, start, start + BLOCK)
+        room = self._reuse.bytes // self._block_bytes - sum(not block.pinned for block in path)
+        known = BLOCK * len(path)
+        for start in range(known, min(sure, known + BLOCK * room) - BLOCK + 1, BLOCK):
+            self.shrink(self._reuse.bytes - self._block_bytes)
             siblings = path[-1].following if path else self._roots
-            block = _Block(states, siblings, tuple(text[start : start + BLOCK]))
-            siblings[block.tokens] = block
+            tokens = tuple(text[start : start + BLOCK])
+            block = _Block(self._arena.read(row, start, start + BLOCK), siblings, tokens)
+            siblings[tokens] = block
             self._blocks[block] = None
             path.append(block)
         self._touch(path)
+
+    def whole(self, text: Sequence[int]) -> Sequence[int]:
+        """What of a text can be known: its whole blocks. Raises RequestError where that is nothing."""
+        if not self._arena.holds_all:
+            raise RequestError("this model remembers the last positions only: no prefix of it can be kept")
+        if len(text) < BLOCK:
+            raise RequestError(f"{len(text)} tokens are too few to be kept: {BLOCK} are one block")
+        return text[: len(text) // BLOCK * BLOCK]
+
+    def states(self, text: Sequence[int]) -> States:
+        """Of each state `[heads, positions, width]` of a text that is known, else raises RequestError."""
+        path = list(self._path(text))
+        if BLOCK * len(path) < len(text):
+            raise RequestError(f"{len(text)} tokens are more than is kept for reuse; raise Reuse.bytes")
+        self._touch(path)
+        return [np.concatenate(states, axis=1) for states in zip(*(b.states for b in path), strict=True)]
+
+    def pin(self, text: Sequence[int], states: States) -> None:
+        """Know a text from now on, whole blocks, by states that lie elsewhere: in a file."""
+        siblings = self._roots
+        for start in range(0, len(text) - BLOCK + 1, BLOCK):
+            tokens = tuple(text[start : start + BLOCK])
+            block = siblings.setdefault(tokens, _Block((), siblings, tokens))
+            block.states = [state[:, start : start + BLOCK] for state in states]
+            block.pinned = True
+            self._blocks.pop(block, None)
+            siblings = block.following
 
     def shrink(self, nbytes: int) -> None:
         """Let go of what was longest not asked for, until no more than `nbytes` are kept."""
@@ -121,4 +154,5 @@ class PrefixCache:
 
     def _touch(self, path: Sequence[_Block]) -> None:
         for block in reversed(path):
-            self._blocks.move_to_end(block)
+            if not block.pinned:
+                self._blocks.move_to_end(block)

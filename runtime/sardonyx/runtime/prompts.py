@@ -60,6 +60,17 @@ class Prompts:
             raise RequestError("the prompt is empty; give it at least one token")
         return alone[:kept], [whole[kept:] for whole in joined]
 
+    def beginning(self, prompt: Prompt) -> list[int]:
+        """The tokens that all prompts have in common that go on from this one: of a chat, whatever is said
+        next.
+        """
+        parts: list[Any] = [] if isinstance(prompt, str) else list(prompt)
+        if not parts or not isinstance(parts[-1], Mapping):
+            return self.encode(prompt)
+        role = "assistant" if parts[-1].get("role") == "user" else "user"
+        one, other = (self.encode([*parts, {"role": role, "content": text}]) for text in ("a", "B"))
+        return one[: _common(one, other)]
+
     def check_tokens(self, what: str, tokens: Iterable[Any]) -> list[int]:
         """Token ids, if that is what they are."""
         tokens = list(tokens)

@@ -10,6 +10,8 @@ import pytest
 from command_line import Call, Result
 from sardonyx.runtime.cli import first_use, main
 from sardonyx.runtime.library import Library
+from sardonyx.runtime.llm import MEMORY
+from sardonyx.runtime.model import Memory
 from scripted_llm import scripted_llm
 
 
@@ -41,9 +43,9 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
     """Every model is the parrot; the fixture records what was asked to be loaded."""
     loaded: list[tuple[str, int | None]] = []
 
-    def load(model: str, threads: int | None, exact: bool = False) -> object:
+    def load(model: str, threads: int | None, exact: bool = False, memory: Memory = MEMORY) -> object:
         loaded.append((model, threads))
-        return scripted_llm()
+        return scripted_llm(memory=memory)
 
     monkeypatch.setattr(first_use, "load", load)
     return loaded

@@ -101,7 +101,7 @@ def test_an_answer_that_is_cut_off_says_why(call: Call) -> None:
 
 
 def test_without_a_template_there_is_no_chat(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_use, "load", lambda model, threads, exact: scripted_llm(template=None))
+    monkeypatch.setattr(first_use, "load", lambda *_: scripted_llm(template=None))
     result = call("chat", stdin="Hello\n")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("error: parrot has no chat template")

@@ -82,7 +82,7 @@ def test_system_comes_before_the_prompt(call: Call, parrot: Loaded) -> None:
 
 
 def test_without_a_chat_template_it_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_use, "load", lambda model, threads, exact: scripted_llm(template=None))
+    monkeypatch.setattr(first_use, "load", lambda *_: scripted_llm(template=None))
     result = call("run", "m", "Hello", "--max-tokens", "2")
     assert result.out == "..\n"
     assert result.err.startswith("parrot has no chat template")

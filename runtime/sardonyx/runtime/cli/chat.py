@@ -1,5 +1,6 @@
 """`sardonyx chat`: a conversation on the terminal, or line by line from a pipe."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def command(
         str | None, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
     ] = None,
     system: Annotated[str, typer.Option(metavar="TEXT", help="Instructions before the conversation.")] = "",
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The instructions that `cache pack` kept.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
     help_all: HelpAll = False,
@@ -29,15 +33,20 @@ def command(
     Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help tells the rest.
     """
     from sardonyx.runtime.cli import algorithms
+    from sardonyx.runtime.cli.cache import instructions
     from sardonyx.runtime.cli.conversation import Conversation
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.lines import Lines
     from sardonyx.runtime.cli.sampling import with_given
     from sardonyx.runtime.cli.terminal import say
     from sardonyx.runtime.library import DEFAULT_MODEL, Library
+    from sardonyx.runtime.model import Memory
+    from sardonyx.runtime.prefixes import Reuse
 
     algorithms.check(algorithm)
-    llm = load(model or DEFAULT_MODEL, threads, exact)
+    if cache and system:
+        raise RequestError("--system and --cache both bring instructions; choose one of them")
+    llm = load(model or DEFAULT_MODEL, threads, exact, Memory(reuse=Reuse(answers=True)))
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"
@@ -47,6 +56,8 @@ def command(
         lambda other: load(other, threads, exact),
         lambda text: [{"role": "user", "content": text}],
     )
+    if cache:
+        system = instructions(llm, cache)
     conversation = Conversation(llm, with_given(llm.default_params, sampling), system, chosen)
     lines = Lines(Library.of_user().root / "chat_history", conversation.commands)
     say(f"{llm.manifest.name} ({llm.manifest.recipe}). /help shows what you can do, Ctrl-D leaves.")

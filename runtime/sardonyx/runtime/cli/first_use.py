@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sardonyx.runtime.llm import LLM
+    from sardonyx.runtime.model import Memory
 
 
-def load(model: str, threads: int | None, exact: bool = False) -> "LLM":
+def load(model: str, threads: int | None, exact: bool = False, memory: "Memory | None" = None) -> "LLM":
     """Load the artifact that `model` means. Raises SardonyxError."""
     artifact = ready_artifact(model)
-    from sardonyx.runtime.llm import LLM
+    from sardonyx.runtime.llm import LLM, MEMORY
 
-    return LLM.load(artifact, threads=threads, exact=exact)
+    return LLM.load(artifact, threads=threads, exact=exact, memory=memory or MEMORY)
 
 
 def is_model(word: str) -> bool:

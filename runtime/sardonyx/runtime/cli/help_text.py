@@ -13,8 +13,13 @@ WIDTH = 80
 
 def help_texts() -> dict[str, str]:
     """Help by command line: `sardonyx`, `sardonyx bench`, ..."""
-    names = [command.name or "" for command in application().registered_commands]
-    return {" ".join(["sardonyx", *words]): _help(words) for words in [[], *([name] for name in names)]}
+    shown = application()
+    lines = [[], *([command.name or ""] for command in shown.registered_commands)]
+    for group in shown.registered_groups:
+        assert group.typer_instance is not None
+        commands = group.typer_instance.registered_commands
+        lines += [[group.name or "", *one] for one in [[], *([command.name or ""] for command in commands)]]
+    return {" ".join(["sardonyx", *words]): _help(words) for words in sorted(lines)}
 
 
 def _help(words: list[str]) -> str:

@@ -2,18 +2,20 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
-from sardonyx.runtime.cli.options import Given, HelpAll, taking
+from sardonyx.runtime.cli.options import Given, HelpAll, refuse_both, taking
 from sardonyx.runtime.cli.sampling import sampling_options
 from sardonyx.runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from sardonyx.runtime.llm import LLM
-    from sardonyx.runtime.prompts import Prompt
+    from sardonyx.runtime.prompts import Message, Prompt
 
 SEVERAL = "Several answers"
 
@@ -29,6 +31,9 @@ def command(
     ] = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Instructions before the conversation.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Begin with what `cache pack` kept.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself: no chat template.")] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
@@ -65,18 +70,24 @@ def command(
     from sardonyx.runtime.cli.asking import Ask
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.sampling import with_given
+    from sardonyx.runtime.model import Memory
 
-    if raw and system:
-        raise RequestError("--system belongs to the chat template, which --raw leaves out")
+    _check_beginnings(system, raw, cache)
     algorithms.check(algorithm)
     ask = Ask(n, best_of, self_consistency, extract, as_json)
     ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads, exact)
-    framed = Frame(llm, utf8(system or ""), raw)
+    llm = load(name, threads, exact, Memory())
+    framed = Frame(llm, utf8(system or ""), raw, llm.load_prefix(cache) if cache else "")
     question = framed.prompt(text)
     chosen = algorithms.algorithm(algorithm, lambda other: load(other, threads, exact), framed.prompt)
     ask(llm, question, with_given(llm.default_params, sampling), chosen)
+
+
+def _check_beginnings(system: str | None, raw: bool, cache: Path | None) -> None:
+    if raw and system:
+        raise RequestError("--system belongs to the chat template, which --raw leaves out")
+    refuse_both({"--system": bool(system), "--cache": cache is not None})
 
 
 class Frame(NamedTuple):
@@ -85,21 +96,33 @@ class Frame(NamedTuple):
     llm: "LLM"
     system: str
     raw: bool
+    known: "Prompt" = ""
+    """What is before it: the messages or the text of a saved prefix."""
 
     def prompt(self, text: str) -> "Prompt":
         """The text as a prompt. Says so if there is no chat template for it."""
         from sardonyx.runtime.cli.terminal import say
 
         name = self.llm.manifest.name
-        if self.raw:
-            return text
+        question: Message = {"role": "user", "content": text}
+        match self.known:
+            case str(known) if known or self.raw:
+                return known + text
+            case [Mapping(), *_] as messages:
+                if self.raw:
+                    raise RequestError(
+                        "--cache holds messages, which are for the chat template: leave out --raw"
+                    )
+                return [*cast("Sequence[Message]", messages), question]
+            case [*_]:
+                raise RequestError("--cache holds token ids, which a text cannot follow here")
         if self.llm.chat_template is None:
             if self.system:
                 raise RequestError(f"{name} has no chat template, so there is no place for --system")
             say(f"{name} has no chat template: it continues the text as it is (as with --raw)")
             return text
         instructions = [{"role": "system", "content": self.system}] if self.system else []
-        return [*instructions, {"role": "user", "content": text}]
+        return [*instructions, question]
 
 
 def model_and_prompt(words: list[str]) -> tuple[str, str]:
@@ -113,7 +136,7 @@ def model_and_prompt(words: list[str]) -> tuple[str, str]:
     if len(words) == 1:
         words = [words[0], "-"] if is_model(words[0]) else [DEFAULT_MODEL, words[0]]
     model, text = words or (DEFAULT_MODEL, "-")
-    text = _standard_input() if text == "-" else utf8(text)
+    text = standard_input() if text == "-" else utf8(text)
     if not text.strip():
         raise RequestError('the prompt is empty; give one: sardonyx run "What is an onyx?"')
     return model, text
@@ -127,7 +150,7 @@ def utf8(argument: str) -> str:
         raise RequestError(f"{argument!a} is not UTF-8 text") from None
 
 
-def _standard_input() -> str:
+def standard_input() -> str:
     if sys.stdin.isatty():
         raise RequestError('no prompt; give one: sardonyx run "What is an onyx?"')
     try:
