@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from logit_rows import entropy, everything, kept, ranked, rows, shares, softmax
+from logit_rows import entropy, everything, kept, log_softmax, ranked, rows, shares, softmax
 from sardonyx.runtime.logits import Row, Transform
 from sardonyx.runtime.logits.candidates import ranking
 from sardonyx.runtime.logits.temperature import greedy, temperature
@@ -183,7 +183,41 @@ def test_xtc_leaves_the_least_of_the_top_choices(row: Row, threshold: float) -> 
         assert kept(xtc(threshold), row) == [*range(len(p))]
 
 
-# Invariants
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 3.0, 8.0])
+@pytest.mark.parametrize("mass", [0.1, 0.9, 0.999])
+def test_typical_p_sorts_no_less_than_it_must_on_a_vocabulary(spread: float, mass: float) -> None:
+    """What is kept reaches the mass, would not without its farthest, and nothing nearer is left out."""
+    row = np.random.default_rng(3).normal(0, spread, 20_000).astype(np.float32)
+    logarithms = log_softmax(row)
+    p = np.exp(logarithms)
+    away = np.abs(-logarithms + float(p @ logarithms))
+    ids = kept(typical_p(mass), row)
+    left = np.setdiff1d(np.arange(len(row)), ids)
+    assert p[ids].sum() >= mass * (1 - 1e-6)
+    assert p[ids].sum() - p[ids[int(away[ids].argmax())]] < mass * (1 + 1e-6)
+    if len(left):
+        assert away[ids].max() <= away[left].min() + 2e-6
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 3.0, 8.0])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+def test_top_h_sorts_no_less_than_it_must_on_a_vocabulary(spread: float, share: float) -> None:
+    row = np.random.default_rng(3).normal(0, spread, 20_000).astype(np.float32)
+    order = np.array(ranked(row))
+    logarithms = log_softmax(row)[order]
+    p = np.exp(logarithms)
+    entropies = np.log(np.cumsum(p)) - np.cumsum(p * logarithms) / np.cumsum(p)
+    count = len(kept(top_h(share), row))
+    assert sorted(order[:count].tolist()) == kept(top_h(share), row)
+    bound = -share * float(p @ logarithms)
+    assert count == 1 or entropies[count - 1] <= bound + 1e-6
+    assert count == len(row) or entropies[count] > bound - 1e-6
+
+
+# Invariants of every truncation. (a) Something stays, with the likeliest in it but for typical_p and XTC; (b)
+# what stays is unchanged; (c) twice is once, where that holds; (d) names of tokens and (e) shifts do not
+# matter. (f) Rows do not know of each other: test_algorithms.py runs all beside all. (g) What is no
+# distribution raises and (h) off is the identity: test_pipeline.py.
 
 
 def odd(amount: float) -> float:
