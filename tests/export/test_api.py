@@ -113,6 +113,14 @@ def test_an_unknown_architecture(tmp_path: Path) -> None:
     assert "nearest: llama" in message
 
 
+def test_an_unknown_architecture_of_hugging_face_has_a_way_out(tmp_path: Path) -> None:
+    folder = save_folder(
+        replace(random_checkpoint(EXAMPLE), config={**EXAMPLE, "model_type": "opt"}), tmp_path / "a"
+    )
+    with pytest.raises(UnknownArchitecture, match=r"'opt' is not known.*; try --via optimum$"):
+        export(folder, tmp_path / "out")
+
+
 @pytest.mark.parametrize("model_type", [None, "", 7, "EXAMPLE", "graph", "parts"])
 def test_what_is_no_architecture_at_all(tmp_path: Path, model_type: Any) -> None:
     assert "is not known" in refusal(UnknownArchitecture, with_config(model_type=model_type), tmp_path)

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sardonyx.export.adapters.merged import MergedCheckpoint
 from sardonyx.export.adapters.peft import read_adapter
@@ -13,6 +14,8 @@ from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
 from sardonyx.export.recipes import RECIPES, Recipe
 from sardonyx.export.reference import REFERENCE, reference_of, require_space
 from sardonyx.export.structure import structure
+from sardonyx.export.traced.home import bring_home
+from sardonyx.export.traced.optimum import trace
 from sardonyx.export.verify import Scope, certify, store
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.manifest import Manifest
@@ -23,10 +26,11 @@ class Options:
     """How to export.
 
     `context` lowers the number of positions the artifact can hold (default: what the model was trained for),
-    `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over
-    more texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as
-    `OUT.failed` with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which
-    contrastive search needs. `adapter` is the folder of a LoRA adapter to merge into the model.
+    `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over more
+    texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as `OUT.failed`
+    with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which contrastive search
+    needs. `adapter` is the folder of a LoRA adapter to merge into the model. `via` names the program that
+    makes the graph, for architectures of which there is no description: only "optimum".
     """
 
     context: int | None = None
@@ -36,9 +40,13 @@ class Options:
     keep_failed: bool = False
     hidden_states: bool = False
     adapter: Path | None = None
+    via: str | None = None
 
 
 DEFAULTS = Options()
+
+VIA = "optimum"
+"""The one other program that makes graphs for export."""
 
 
 def export(
@@ -58,10 +66,12 @@ def export(
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     with writing(out, force=options.force) as folder:
-        checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
-        if options.adapter is not None:
-            checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
         try:
+            if options.via is not None:
+                return _brought_home(folder, source, RECIPES[recipe], options, progress)
+            checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
+            if options.adapter is not None:
+                checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
             return _proven(folder, checkpoint, RECIPES[recipe], options, progress)
         except VerificationFailed as error:
             if failed is None:
@@ -84,6 +94,35 @@ def _proven(
         return manifest
     with _reference(folder, checkpoint, manifest, progress) as reference:
         certificate = certify(folder, reference, recipe.limits, Scope(options.thorough), progress)
+    manifest = store(folder, certificate)
+    demand(title, checks(certificate))
+    return manifest
+
+
+def _brought_home(
+    folder: Path, source: Path | Checkpoint, recipe: Recipe, options: Options, progress: Progress
+) -> Manifest:
+    """As `_proven`, of a graph that another program traces; the reference is that graph as it was traced."""
+    if options.via != VIA or not isinstance(source, Path):
+        raise RequestError(f"via {options.via!r} is not known; known: {VIA}, of a Hugging Face folder")
+    if options.hidden_states or options.adapter is not None:
+        what = "puts out no hidden states" if options.hidden_states else "takes no adapter"
+        raise RequestError(f"a graph made via {VIA} {what}; export it without")
+    name, title = source.resolve().name, f"{source.resolve().name} as {recipe.name}"
+    with TemporaryDirectory(prefix="traced-", dir=folder) as traced:
+        progress(0, 1, f"tracing {name} with {VIA}")
+        neighbour = trace(source, Path(traced))
+        manifest = bring_home(folder, neighbour, recipe, name, options.context, progress)
+        if not options.verify:
+            demand(title, list(structure_checks(structure(folder, manifest))))
+            return manifest
+        if recipe.name == REFERENCE:
+            certificate = certify(folder, None, recipe.limits, Scope(options.thorough), progress)
+        else:
+            with TemporaryDirectory(prefix="reference-", dir=folder) as reference:
+                bring_home(Path(reference), neighbour, RECIPES[REFERENCE], name, options.context, progress)
+                scope = Scope(options.thorough)
+                certificate = certify(folder, Path(reference), recipe.limits, scope, progress)
     manifest = store(folder, certificate)
     demand(title, checks(certificate))
     return manifest

@@ -64,11 +64,11 @@ def build(
     tokenizer = checkpoint.tokenizer()
     counted = cost(decoder)
     check_weights(checkpoint, counted.weights, tied=decoder.tied)
-    listen = _listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
+    listen = listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
     plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen, hidden_states)
     with _naming(checkpoint):
         graph = _write_graph(folder, decoder, plan)
-    _write_tokenizer(folder, tokenizer)
+    write_tokenizer(folder, tokenizer)
     manifest = _manifest(folder, plan, graph, decoder, tokenizer)
     write_manifest(folder, manifest)
     return manifest
@@ -80,9 +80,14 @@ def _naming(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         yield
     except UnknownModelType as error:
-        raise UnknownArchitecture(f"{checkpoint.path}: {error}") from None
+        raise UnknownArchitecture(f"{checkpoint.path}: {error}{_way_out(checkpoint)}") from None
     except ConfigError as error:
         raise SourceError(f"{checkpoint.path}: config: {error}") from None
+
+
+def _way_out(checkpoint: Checkpoint) -> str:
+    """optimum reads what transformers reads."""
+    return "; try --via optimum" if checkpoint.format == "safetensors" else ""
 
 
 def _context(decoder: Decoder, asked: int | None) -> int:
@@ -93,7 +98,8 @@ def _context(decoder: Decoder, asked: int | None) -> int:
     return asked or decoder.context
 
 
-def _listener(progress: Progress, total: int, what: str) -> OnRead:
+def listener(progress: Progress, total: int, what: str) -> OnRead:
+    """Counts the numbers that are read."""
     if progress is unheard:
         return unseen
     done = 0
@@ -114,7 +120,8 @@ def _write_graph(folder: Path, decoder: Decoder, plan: Plan) -> OnnxGraph:
     return graph
 
 
-def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles) -> None:
+def write_tokenizer(folder: Path, tokenizer: TokenizerFiles) -> None:
+    """Raises OSError."""
     (folder / TOKENIZER_NAME).write_bytes(tokenizer.tokenizer_json)
     if tokenizer.chat_template is not None:
         (folder / CHAT_TEMPLATE_NAME).write_text(tokenizer.chat_template, encoding="utf-8")

@@ -32,6 +32,7 @@ class OnnxBuilder:
         self._outputs: dict[str, ir.Value] = {}
         self._initializers: dict[str, ir.Value] = {}
         self._memo: dict[Any, Any] = {}
+        self._given = (0, 0)
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Append a node of one output."""
@@ -106,6 +107,11 @@ class OnnxBuilder:
                 key,
             )
         return self._initializers[key]
+
+    def taken(self) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The nodes and initializers that were made since this was asked last, for another graph."""
+        before, self._given = self._given, (len(self._nodes), len(self._initializers))
+        return self._nodes[before[0] :], list(self._initializers.values())[before[1] :]
 
     def model(self, producer: str, version: str) -> ir.Model:
         """The finished model."""

@@ -35,7 +35,7 @@ def structure(folder: Path, manifest: Manifest) -> Structure:
     """Read the graph of an artifact, or of a neighbour's folder."""
     path = graph_of(folder)
     graph, outline = ir.load(path).graph, read_outline(path)
-    head = _head(graph)
+    head = made.op_type if (made := head_of(graph)) is not None else "none"
     return Structure(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
         bytes=_bytes(graph),
@@ -68,14 +68,14 @@ def _multiplied(node: ir.Node) -> Iterator[str]:
     return (f"{parent}{dot}{stem}".lstrip(".") for stem in stems.split("+"))
 
 
-def _head(graph: ir.Graph) -> str:
-    """The operator that makes the logits, behind scaling and adding."""
+def head_of(graph: ir.Graph) -> ir.Node | None:
+    """The node that makes the logits, behind scaling and adding."""
     value: ir.Value | None = next(output for output in graph.outputs if output.name == "logits")
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in ("Mul", "Add", "Cast", "Reshape", "Tanh", "Div"):
-            return node.op_type
-        value = _input(node, 0)
-    return "none"
+        if node.op_type not in ("Mul", "Add", "Cast", "Identity", "Reshape", "Tanh", "Div"):
+            return node
+        value = next((v for v in node.inputs if v is not None and v.const_value is None), None)
+    return None
 
 
 def _bytes(graph: ir.Graph) -> dict[str, int]:

@@ -53,6 +53,10 @@ class WeightFile:
             )
         return tensor
 
+    def holds(self, tensor: ir.TensorProtocol) -> bool:
+        """Whether a tensor lies in this file."""
+        return isinstance(tensor, ir.ExternalTensor) and Path(tensor.path) == self._folder / self._name
+
     def alias(self, name: str, tensor: ir.ExternalTensor, shape: Sequence[int]) -> ir.ExternalTensor:
         """The same bytes under another name and shape: stored once, read as either."""
         assert tensor.offset is not None

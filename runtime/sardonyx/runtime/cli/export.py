@@ -41,6 +41,9 @@ def command(
     adapter: Annotated[
         Path | None, typer.Option("--adapter", metavar="DIR", help="Merge a LoRA adapter, as PEFT saves it.")
     ] = None,
+    via: Annotated[
+        str | None, typer.Option(metavar="PROGRAM", help="Have optimum trace it: for any architecture.")
+    ] = None,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -63,7 +66,7 @@ def command(
     if adapter is not None:
         model = f"{model}+{adapter.resolve().name}"
     folder = out or library.artifact_folder(model, recipe)
-    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter)
+    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter, via)
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))

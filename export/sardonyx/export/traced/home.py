@@ -1,0 +1,79 @@
+"""From a neighbour's float32 graph to the files of an artifact, not measured yet."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from sardonyx.export.artifact import sources_hash
+from sardonyx.export.build import Progress, listener, unheard, write_tokenizer
+from sardonyx.export.recipes import Recipe
+from sardonyx.export.targets import CPU
+from sardonyx.export.traced.rewrite import rewrite
+from sardonyx.export.weight_file import WeightFile
+from sardonyx.runtime.errors import RequestError
+from sardonyx.runtime.integrity import file_record
+from sardonyx.runtime.manifest import (
+    CHAT_TEMPLATE_NAME,
+    MODEL_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    Source,
+    write_manifest,
+)
+from sardonyx.runtime.neighbours.folder import Neighbour
+
+FILES = (MODEL_NAME, WEIGHTS_NAME, TOKENIZER_NAME, CHAT_TEMPLATE_NAME)
+
+
+def bring_home(
+    folder: Path,
+    neighbour: Neighbour,
+    recipe: Recipe,
+    name: str,
+    context: int | None = None,
+    progress: Progress = unheard,
+) -> Manifest:
+    """Write an artifact of a neighbour's model. Raises RequestError for a recipe or context that is not for
+    it, and OSError. Progress counts parameters.
+    """
+    described = neighbour.manifest
+    if recipe.fit is not None:
+        raise RequestError(
+            f"recipe {recipe.name} takes what a checkpoint holds, so it is not for a traced graph"
+        )
+    if context is not None and not 1 <= context <= described.context_length:
+        raise RequestError(
+            f"context {context} is out of range: the model was trained for 1 to {described.context_length} "
+            "positions"
+        )
+    model = ir.load(neighbour.laid.graph)
+    parameters = _parameters(model.graph)
+    with WeightFile(folder, WEIGHTS_NAME) as weights:
+        listen = listener(progress, parameters, f"writing {name} as {recipe.name}")
+        quantizer_of = rewrite(model, weights, recipe, listen)
+    ir.save(model, folder / MODEL_NAME)
+    write_tokenizer(folder, neighbour.tokenizer)
+    files = neighbour.files
+    manifest = msgspec.structs.replace(
+        described,
+        name=name,
+        parameters=parameters,
+        context_length=context or described.context_length,
+        recipe=recipe.name,
+        source=Source(name, neighbour.laid.program, sources_hash(tuple(files))),
+        files={file: file_record(folder / file) for file in FILES if (folder / file).is_file()},
+        minimum_onnxruntime=CPU.minimum_onnxruntime,
+        exporter=f"sardonyx {version('sardonyx')}, {described.exporter}",
+        weights=quantizer_of,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _parameters(graph: ir.Graph) -> int:
+    """Numbers in the float32 tensors that are more than constants of the arithmetic."""
+    tensors = (value.const_value for value in graph.initializers.values())
+    return sum(t.size for t in tensors if t is not None and t.dtype == ir.DataType.FLOAT and len(t.shape) > 0)
