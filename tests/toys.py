@@ -54,6 +54,7 @@ class ToyAnswer:
     prompt_tokens: int = -1
     logprobs: LogprobLog | None = None
     prompt_logprobs: LogprobLog | None = None
+    forgotten: int = 0
 
     def __post_init__(self) -> None:
         self.sequence = [*self.sequence]

@@ -26,6 +26,8 @@ class Usage:
     """Of `total_s`, the time inside the inference library, for whatever else was in the batch too."""
     cached_tokens: int = 0
     """Of `prompt_tokens`, those that were known from a text that began alike, and not computed again."""
+    forgotten_tokens: int = 0
+    """Of prompt and answer, those that were left behind because the text outgrew the context."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -88,6 +90,7 @@ class TextAnswer:
         self.sequence = list(prompt)
         self.finish_reason: FinishReason | None = None
         self.text = ""
+        self.forgotten = 0
         self.logprobs = None if params.logprobs is None else LogprobLog(params.logprobs)
         self.prompt_logprobs = None if params.prompt_logprobs is None else LogprobLog(params.prompt_logprobs)
         self._prompt_tokens = len(prompt)
@@ -156,7 +159,14 @@ class TextAnswer:
         """The answer so far."""
         tokens = tuple(self.sequence[self._prompt_tokens :])
         watch = self._watch
-        usage = Usage(self._prompt_tokens, len(tokens), watch.first_token_s, watch.total_s, watch.run_s)
+        usage = Usage(
+            self._prompt_tokens,
+            len(tokens),
+            watch.first_token_s,
+            watch.total_s,
+            watch.run_s,
+            forgotten_tokens=self.forgotten,
+        )
         return Completion(self.text, tokens, self.finish_reason, usage, *self._noted_logprobs())
 
     def _noted_logprobs(

@@ -8,6 +8,7 @@ import msgspec
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.strategies import Algorithm
 from sardonyx.runtime.strategies.beam import BeamSearch
+from sardonyx.runtime.strategies.context_shift import ContextShift
 from sardonyx.runtime.strategies.contrastive_decoding import ContrastiveDecoding
 from sardonyx.runtime.strategies.contrastive_search import ContrastiveSearch
 from sardonyx.runtime.strategies.diverse_beam import DiverseBeamSearch
@@ -24,6 +25,7 @@ ASKED_BY: Mapping[str, type[Algorithm]] = {
     "amateur": ContrastiveDecoding,
     "models": Ensemble,
     "prompt_lookup_num_tokens": PromptLookup,
+    "context_shift": ContextShift,
 }
 """An algorithm's other options only say more of it. Without any of these, tokens are drawn one by one."""
 

@@ -34,6 +34,7 @@ from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
 SAMPLE = Sample()
+ENDLESS = 1 << 62
 MEMORY = Memory(reuse=Reuse())
 
 log = logging.getLogger(__name__)
@@ -224,13 +225,13 @@ class LLM:
         for other in llms:
             _check_same_tokens(self, other)
         watch = Stopwatch(lambda: sum(llm._program.run_s for llm in llms))
-        params = params or self.default_params
-        ids = self.encode(prompt)
-        context = min(_context_for(ids, llm) for llm in llms)
+        params, ids = params or self.default_params, self.encode(prompt)
+        context = min(_context_for(ids, llm, algorithm.outgrows) for llm in llms)
+        room = ENDLESS if algorithm.outgrows else context - len(ids)
         if n < 1:
             raise RequestError(f"n={n} is out of range: it must be at least 1")
         params, setting = _setting(self, params, len(ids))
-        answer = TextAnswer(ids, params, self.tokenizer, context - len(ids), watch)
+        answer = TextAnswer(ids, params, self.tokenizer, room, watch)
         answers = [answer, *(answer.fork() for _ in range(n - 1))]
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request = Request(answers, params, setting, seed, self.encode, context)
@@ -256,12 +257,12 @@ def _check_messages(messages: Sequence[Message]) -> None:
         raise RequestError("chat takes messages; for a text as it is there is generate")
 
 
-def _context_for(ids: Sequence[int], llm: LLM) -> int:
-    """Positions that a text may have which begins with these. Raises RequestError if they are too many."""
+def _context_for(ids: Sequence[int], llm: LLM, outgrows: bool) -> int:
+    """Positions for a text that begins with these tokens. Raises RequestError unless they fit or outgrow."""
     context, memory = llm._model.context_length, llm._model.memory.cache
     if not ids:
         raise RequestError("the prompt is empty; give it at least one token")
-    if len(ids) >= context:
+    if len(ids) >= context and not outgrows:
         holder = "the model" if context == llm.manifest.context_length else f"a cache of {memory} bytes"
         raise RequestError(
             f"the prompt has {len(ids)} tokens, but {holder} holds {context} "
@@ -290,6 +291,6 @@ def _computed(prefixes: PrefixCache, tokens: Sequence[int]) -> Decoding[States]:
 
 
 def _pinned(prefixes: PrefixCache, prefix: SavedPrefix) -> Decoding[Prompt]:
+    yield Feed([])  # from here on within a step: no other thread takes one meanwhile
     prefixes.pin(prefix.tokens, prefix.states)
-    yield from ()
     return cast("Prompt", prefix.prompt)

@@ -79,6 +79,8 @@ def as_json(
         "answers": [_answer(answer, decode) for answer in answers],
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "forgotten_tokens": usage.forgotten_tokens,
             "completion_tokens": sum(answer.usage.completion_tokens for answer in answers),
             "first_token_s": usage.first_token_s,
             "total_s": max(answer.usage.total_s for answer in answers),

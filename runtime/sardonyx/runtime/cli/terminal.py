@@ -90,7 +90,8 @@ def usage_text(usages: "Sequence[Usage]") -> str:
     speed = (generated - len(usages)) / seconds if seconds > 0 else 0.0
     many = f" in {len(usages)} answers" if len(usages) > 1 else ""
     cached = f" ({first.cached_tokens} cached)" if first.cached_tokens else ""
+    forgotten = f"{first.forgotten_tokens} forgotten, " if first.forgotten_tokens else ""
     return (
-        f"{first.prompt_tokens} prompt tokens{cached}, {generated} generated{many}, "
+        f"{first.prompt_tokens} prompt tokens{cached}, {generated} generated{many}, {forgotten}"
         f"first token after {first.first_token_s:.2f} s, {speed:.1f} tokens/s"
     )

@@ -68,6 +68,8 @@ class Answer(Protocol):
 
     sequence: list[int]
     """Prompt and answer so far."""
+    forgotten: int
+    """Tokens of it that were left behind, for want of room in the context."""
     logprobs: LogprobLog | None
     prompt_logprobs: LogprobLog | None
     """Where log probabilities are noted, if they were asked for."""
@@ -172,6 +174,11 @@ class Algorithm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def others(self) -> tuple[Any, ...]:
         """The language models that it feeds besides the one asked, all with the same tokens."""
         return ()
+
+    @property
+    def outgrows(self) -> bool:
+        """Whether texts may become longer than the context, and be so from the beginning."""
+        return False
 
     def start(self, request: Request) -> Decoding[Sequence[float] | None]:
         """Begin. The result is what the answers were ranked by, if they were. Raises RequestError for what it
