@@ -129,12 +129,12 @@ class Engine:
             Want(
                 task.line,
                 {models.index(model): room for model, room in taken.items()},
-                bool(task.rows),
+                any(place.rows for place in task.places),
                 [fed.stop(self._chunk) - fed.place.length(fed.index) for fed in feeds],
             )
             for task, taken, feeds in zip(self._tasks, rooms, waiting, strict=True)
         ]
-        most = [model.arena.most for model in models]
+        most = [model.arena.most or 0 for model in models]
         return plan(wants, Limits(self._chunk, BATCHED_TOKENS, most, RESERVE))
 
     def _guest(self, other: Model) -> Model:

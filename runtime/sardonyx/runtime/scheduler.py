@@ -30,16 +30,16 @@ class Room:
         """Both in one cache."""
         return Room(self.rows + other.rows, max(self.positions, other.positions))
 
-    def fits(self, most: int | None, reserve: int = 0) -> bool:
+    def fits(self, most: int, reserve: int = 0) -> bool:
         """Whether it is within `most` positions of all rows together, with some to spare in each."""
-        return most is None or self.rows * (self.positions + reserve) <= most
+        return self.rows * (self.positions + reserve) <= most
 
 
 @dataclass(frozen=True)
 class Want:
-    """One request: where it stands in line, what it needs of each cache, by number, when it has been fed all
-    that it asks for, whether it is in them already, and the pieces, in tokens, that are next, one for each of
-    its rows that has any.
+    """One request: where it stands in line, what it needs of each cache that is limited, by number, when it
+    has been fed all that it asks for, whether it is in any cache already, and the pieces, in tokens, that are
+    next, one for each of its rows that has any.
     """
 
     place: int
@@ -50,8 +50,8 @@ class Want:
 
 @dataclass(frozen=True)
 class Limits:
-    """`positions` of all rows together that each cache may have, by number, None for no limit. Who comes in
-    beside others must leave `reserve` to spare in each row, or the next tokens would drive it out again.
+    """`positions` of all rows together that each limited cache may have, by number. Who comes in beside
+    others must leave `reserve` to spare in each row, or the next tokens would drive it out again.
 
     Pieces of up to `short` tokens share a pass and always run: a running answer never waits. Of longer ones
     there are `tokens` in a step, or one piece if that is more.
@@ -59,7 +59,7 @@ class Limits:
 
     tokens: int
     short: int
-    positions: Sequence[int | None]
+    positions: Sequence[int]
     reserve: int
 
 

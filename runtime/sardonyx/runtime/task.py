@@ -89,6 +89,10 @@ class Fed:
         alone comes out with other last bits.
         """
         row, text, prefixes = self.place.rows[self.index], self.text, self.place.prefixes
+        if (
+            len(self.tokens) > BATCHED_TOKENS and not self.asked
+        ):  # the cache grows once, and not with each piece
+            self.place.model.arena.reserve(len(text.tokens) + self.left() + BATCHED_TOKENS)
         if prefixes is None:
             return
         if row.length == 0 < len(text.tokens):  # it was given up; what went several at a time may be there
@@ -260,11 +264,12 @@ class Task:
                 raise
 
     def rooms(self) -> Mapping[Model, Room]:
-        """What it takes of the cache of each of its models."""
+        """What it takes of the cache of each of its models, if that is limited."""
         rooms: dict[Model, Room] = {}
         for place in self.places:
-            room = place.room(self.feeds or ())
-            rooms[place.model] = room.beside(rooms[place.model]) if place.model in rooms else room
+            if place.model.arena.most is not None:
+                room = place.room(self.feeds or ())
+                rooms[place.model] = room.beside(rooms[place.model]) if place.model in rooms else room
         return rooms
 
     def waiting(self) -> list[Fed]:

@@ -7,6 +7,7 @@ import pytest
 from command_line import Call
 from sardonyx.runtime.cli import first_use
 from sardonyx.runtime.cli.measure import measure, peak_memory_bytes
+from sardonyx.runtime.concurrency import Crowds
 from sardonyx.runtime.errors import RequestError
 from scripted_llm import scripted_llm
 
@@ -39,6 +40,57 @@ def test_json_for_programs(call: Call) -> None:
         assert speed["prefill_tokens_per_s"] > 0
         assert speed["decode_tokens_per_s"] > 0
         assert speed["outside_share"] == 1  # the scripted backend spends no time in onnxruntime
+
+
+CROWDS = ("bench", "--concurrency", "1,3", "--prompt-tokens", "8", "--new-tokens", "5", "--repeats", "2")
+
+
+def test_several_at_once_for_people(call: Call) -> None:
+    summary, _, heading, one, three, _, joining = call(*CROWDS).out.splitlines()
+    assert summary.startswith("parrot (none): loaded in 0.")
+    columns = [*["ANSWERS", "DECODE", "FIRST", "TOKEN", "GAP", "P50", "GAP", "P95", "OUTSIDE"]]
+    assert heading.split() == columns
+    assert (one.split()[0], three.split()[0]) == ("1", "3")
+    assert joining.startswith("A prompt of 128 tokens joins 4 answers: first token after ")
+
+
+def test_several_at_once_for_programs(call: Call) -> None:
+    figures = json.loads(call(*CROWDS, "--json").out)
+    assert [crowd["answers"] for crowd in figures["concurrency"]] == [1, 3]
+    for crowd in figures["concurrency"]:
+        assert crowd["decode_tokens_per_s"] > 0
+        assert 0 < crowd["gap_p50_s"] <= crowd["gap_p95_s"]
+        assert crowd["first_token_s"] > 0
+        assert crowd["outside_share"] == 1
+    joining = figures["joining"]
+    assert (joining["answers"], joining["prompt_tokens"]) == (4, 128)
+    assert 0 < joining["gap_p50_s"] <= joining["gap_longest_s"]
+
+
+def test_a_crowd_decodes_together() -> None:
+    """Its tokens are those of the model, and its prompts are all different."""
+    llm = scripted_llm()
+    crowd = Crowds(llm, 8, 5).crowd(6)
+    assert crowd.answers == 6
+    batches = llm._program.batches  # type: ignore[attr-defined]
+    assert [batch.ids.shape for batch in batches] == [(6, 8), *[(6, 1)] * 4]
+    assert len({tuple(row) for row in batches[0].ids}) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--concurrency", "1,x"], "--concurrency 1,x: numbers above 0 are needed, as in 1,2,4,8"),
+        (["--concurrency", "0"], "--concurrency 0: numbers above 0"),
+        (["--concurrency", ""], "--concurrency : numbers above 0"),
+        (["--concurrency", "2", *OPTIONS], "--concurrency takes one --prompt-tokens, not 2"),
+        (["--concurrency", "2", "--prompt-tokens", "256"], "256 prompt tokens and 64 new ones are more than"),
+    ],
+)
+def test_crowds_that_make_no_sense_are_refused(call: Call, options: list[str], fault: str) -> None:
+    result = call("bench", *options)
+    assert result.code == 2
+    assert fault in result.err
 
 
 def test_lengths_take_turns() -> None:
