@@ -6,6 +6,7 @@ PROMPT ?= What is the capital of France?
 
 VENV := .venv
 PARITY := .venv-parity
+GPU := .venv-gpu
 
 .DEFAULT_GOAL := help
 
@@ -23,11 +24,15 @@ chat: $(VENV)/.run ## chat with the default model
 
 .PHONY: test
 test: $(VENV)/.test ## everything that needs neither network nor torch
-	$(VENV)/bin/python -m pytest -m "not parity" --cov --cov-report=term:skip-covered
+	$(VENV)/bin/python -m pytest -m "not parity and not gpu" --cov --cov-report=term:skip-covered
 
 .PHONY: parity
 parity: $(PARITY)/.parity ## prove equality with transformers (installs torch)
 	$(PARITY)/bin/python -m pytest -m parity -s
+
+.PHONY: gpu
+gpu: $(GPU)/.gpu ## run models on WebGPU, in software if need be (needs a Vulkan driver)
+	ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 $(GPU)/bin/python -m pytest -m gpu
 
 .PHONY: lint
 lint: $(VENV)/.lint ## format, lint, types, walls
@@ -43,13 +48,16 @@ format: $(VENV)/.lint ## put the code into shape
 
 .PHONY: clean
 clean: ## remove environments and caches of this folder (not the user's models)
-	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PARITY) $(GPU) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(PARITY)/bin/python:
 	$(PYTHON) -m venv $(PARITY)
+
+$(GPU)/bin/python:
+	$(PYTHON) -m venv $(GPU)
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@echo "installing sardonyx into $(VENV) (once)"
@@ -66,4 +74,8 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 
 $(PARITY)/.parity: pyproject.toml | $(PARITY)/bin/python
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
+
+$(GPU)/.gpu: pyproject.toml | $(GPU)/bin/python
+	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,webgpu]'
 	@touch $@

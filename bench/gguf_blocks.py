@@ -33,7 +33,7 @@ from sardonyx.export.recipes import RECIPES
 from sardonyx.export.texts import own_texts
 from sardonyx.export.verify import diverge
 from sardonyx.runtime.backends.ort import OrtProgram
-from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.llm import LLM, MAPPED
 from sardonyx.runtime.manifest import read_manifest
 from sardonyx.runtime.model import Model, Step
 from sardonyx.runtime.threads import usable_cores
@@ -241,7 +241,7 @@ def measure(source: GGUFCheckpoint, kind: str, folder: Path) -> tuple[str, ...]:
     llm = LLM.load(folder / "gguf", check=False)
     texts = own_texts(llm)
     texts = replace(texts, windows={k: w[:WINDOWS] for k, w in texts.windows.items()})
-    parts = diverge(LLM.load(folder / "fp32", check=False, mapped=True), llm, texts)
+    parts = diverge(LLM.load(folder / "fp32", check=False, place=MAPPED), llm, texts)
     quality = summary(concatenated(list(parts.values())), texts.count)
     del llm
     size = sum(file.stat().st_size for file in (folder / "gguf").iterdir())

@@ -15,7 +15,7 @@ PARROT = [
     sys.executable,
     "-c",
     "from scripted_llm import scripted_llm; from sardonyx.runtime.cli import first_use, main\n"
-    "first_use.load = lambda model, threads, exact=False, memory=None: scripted_llm()\nmain()",
+    "first_use.load = lambda model, threads, exact=False, memory=None, place=None: scripted_llm()\nmain()",
 ]
 """`sardonyx` with the scripted model in place of any other."""
 

@@ -39,7 +39,7 @@ class Foreign:
         graph.write(write_settings(folder) / "model.onnx")
         self.folder, self.graph = folder, graph
         self.tolerance = 1e-2 if graph.half else 5e-5
-        self.parts: Parts = load_parts(folder, 1, check=True, mapped=False)
+        self.parts: Parts = load_parts(folder, 1)
         assert isinstance(self.parts.program, MaskedProgram)
         self.runs = 0
         run = self.parts.program._session.run_with_iobinding
@@ -176,7 +176,7 @@ def test_what_finds_one_scale_for_all_tokens_gets_one_row(tmp_path: Path) -> Non
     model = onnx.load(path)
     model.graph.node.append(onnx.helper.make_node("DynamicQuantizeLinear", ["x0"], ["a", "b", "c"]))
     onnx.save(model, path)
-    parts = load_parts(tmp_path, 1, check=True, mapped=False)
+    parts = load_parts(tmp_path, 1)
     assert isinstance(parts.program, MaskedProgram)
     assert parts.program._signature.mixing
 

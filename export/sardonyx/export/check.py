@@ -47,7 +47,7 @@ def check(
         with reference_at(against, manifest.context_length, progress) as reference:
             certificate = certify(folder, reference, limits, scope, progress)
         return certificate, [files, *checks(certificate)]
-    fed = feeding(LLM.load(folder, check=False), limits, progress)
+    fed = feeding(LLM.load(folder, check=False, place=scope.place), limits, progress)
     return stored, [
         files,
         *(quality_checks(stored.overall, limits) if stored else ()),

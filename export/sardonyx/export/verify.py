@@ -29,12 +29,13 @@ from sardonyx.export.structure import structure
 from sardonyx.export.texts import GREEDY_PROMPTS, Texts, all_texts, own_texts, texts_of
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.integrity import file_record, manifest_digest
-from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.llm import LLM, MAPPED, ON_CPU, Place
 from sardonyx.runtime.manifest import (
-    CERTIFICATE_NAME,
+    CERTIFICATES,
     PORTABLE,
     TOKENIZER_NAME,
     Manifest,
+    certificate_name,
     read_manifest,
     write_manifest,
 )
@@ -47,10 +48,13 @@ GREEDY_TOKENS = 32
 
 @dataclass(frozen=True)
 class Scope:
-    """What to measure on: a user's own texts, or the project's, of which a thorough measurement takes all."""
+    """What to measure on: a user's own texts, or the project's, of which a thorough measurement takes all;
+    and the provider that computes what is measured.
+    """
 
     thorough: bool = False
     files: tuple[Path, ...] = ()
+    place: Place = ON_CPU
 
     def texts(self, llm: LLM) -> Texts:
         """Cut for a model. Raises RequestError for an unfit text."""
@@ -65,9 +69,11 @@ def certify(
     Holds both models and one window of logits of each. Raises RequestError when their tokens differ or a text
     is unfit, VerificationFailed when logits are not numbers.
     """
-    llm = LLM.load(folder)
+    llm = LLM.load(folder, place=scope.place)
     manifest, neighbour = llm.manifest, read(folder)
-    other = llm if reference is None else LLM.load(reference, mapped=True)
+    if reference is None and scope.place.provider.name != "cpu":
+        reference = folder  # of a provider, the CPU is the reference
+    other = llm if reference is None else LLM.load(reference, place=MAPPED)
     texts = scope.texts(llm)
     parts = diverge(other, llm, texts, progress)
     greedy = [] if reference is None else list(_greedy(other, llm, progress))
@@ -88,9 +94,9 @@ def certify(
         greedy=greedy,
         invariants=feeding(llm, limits, progress),
         structure=structure(folder, manifest),
-        machine=this_machine(),
+        machine=this_machine(scope.place.provider.kernel),
         limits=limits,
-        files={name: file for name, file in manifest.files.items() if name != CERTIFICATE_NAME}
+        files={name: file for name, file in manifest.files.items() if not CERTIFICATES.fullmatch(name)}
         if neighbour is None
         else {path.name: file_record(path) for path in neighbour.files},
         manifest_sha256=manifest_digest(folder) if neighbour is None else "",
@@ -127,18 +133,19 @@ def diverge(
     return {kind: concatenated(found) for kind, found in parts.items()}
 
 
-def store(folder: Path, certificate: Certificate) -> Manifest:
-    """Put a certificate beside the model it was measured on, and into its manifest. Raises RequestError for a
+def store(folder: Path, certificate: Certificate, provider: str = "cpu") -> Manifest:
+    """Put a certificate beside the model it was measured on, and into its manifest, as what holds on this
+    provider. Raises RequestError for a
     neighbour's folder, which has none.
     """
     if read(folder) is not None:
         raise RequestError(
             f"{folder}: not an artifact of sardonyx, so nothing would check a certificate there"
         )
-    path = folder / CERTIFICATE_NAME
+    path = folder / certificate_name(provider)
     path.write_bytes(encode(certificate))
     manifest = read_manifest(folder)
-    files = {**manifest.files, CERTIFICATE_NAME: file_record(path)}
+    files = {**manifest.files, path.name: file_record(path)}
     manifest = msgspec.structs.replace(manifest, files=files)
     write_manifest(folder, manifest)
     return manifest

@@ -17,6 +17,7 @@ import msgspec
 from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import (
     CERTIFICATE_NAME,
+    CERTIFICATES,
     CHAT_TEMPLATE_NAME,
     MANIFEST_NAME,
     MODEL_NAME,
@@ -102,7 +103,9 @@ def manifest_digest(folder: Path) -> str:
     """The digest of an artifact's manifest without its entry for the certificate."""
     manifest = _document(folder / MANIFEST_NAME)
     files = manifest.get("files", {})
-    return digest(manifest | {"files": {name: files[name] for name in files if name != CERTIFICATE_NAME}})
+    return digest(
+        manifest | {"files": {name: files[name] for name in files if not CERTIFICATES.fullmatch(name)}}
+    )
 
 
 def digest(document: Mapping[str, Any], but: str | None = None) -> str:

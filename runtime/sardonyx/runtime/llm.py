@@ -10,6 +10,9 @@ import msgspec
 
 from sardonyx.runtime.answer import Completion, Stopwatch, TextAnswer
 from sardonyx.runtime.backends.base import Float32, Program
+from sardonyx.runtime.backends.providers import MAPPED as MAPPED
+from sardonyx.runtime.backends.providers import ON_CPU as ON_CPU
+from sardonyx.runtime.backends.providers import Place as Place
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.driver import Driver
 from sardonyx.runtime.engine import Engine
@@ -74,24 +77,22 @@ class LLM:
         *,
         threads: int | None = None,
         check: bool = True,
-        mapped: bool = False,
         exact: bool = False,
         memory: Memory = MEMORY,
+        place: Place = ON_CPU,
     ) -> "LLM":
         """Load an artifact folder, or the graph of a neighbour (`neighbours.locate` finds it in its folder).
 
         `threads` defaults to the cores that this process may use. `check` compares every file with the hash
-        it was written with, while the model loads. `mapped` uses the weights as they lie in the file instead
-        of a copy arranged for speed: a float32 model then takes a fifth of the memory of its own and is as
-        fast, but gives batched rows other last bits; a quantized one becomes unusably slow. `exact`
-        makes numbers independent of how the text came to be fed, to the bit: an answer is the same with
-        guesses or without. It costs up to a third of the decoding speed. `memory` limits what is taken
-        besides the weights: requests that do not fit wait, and late ones give way. Raises ArtifactError
-        naming the file that is missing, cut or altered.
+        it was written with, while the model loads. `exact` makes numbers independent of how the text came to
+        be fed, to the bit: an answer is the same with guesses or without. It costs up to a third of the
+        decoding speed. `memory` limits what is taken besides the weights: requests that do not fit wait, and
+        late ones give way. `place` says on which execution provider. Raises ArtifactError naming the file
+        that is missing, cut or altered, RequestError for a provider that is not here.
         """
         if threads is not None and threads < 1:
             raise RequestError(f"threads={threads}: at least 1 is needed")
-        parts = load_parts(Path(folder), threads or usable_cores(), check=check, mapped=mapped)
+        parts = load_parts(Path(folder), threads or usable_cores(), place, check=check)
         return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, memory)
 
     def generate(

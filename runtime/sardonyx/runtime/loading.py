@@ -8,9 +8,14 @@ from pathlib import Path
 
 from sardonyx.runtime.backends.base import Program
 from sardonyx.runtime.backends.masked import MaskedProgram
-from sardonyx.runtime.backends.ort import OrtProgram, open_session
+from sardonyx.runtime.backends.ort import OrtProgram
+from sardonyx.runtime.backends.parted import PartedProgram
+from sardonyx.runtime.backends.probe import Kind, all_rules
+from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
+from sardonyx.runtime.backends.sessions import open_session, run_once
 from sardonyx.runtime.backends.signature import read_signature
 from sardonyx.runtime.chat_template import ChatTemplate
+from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import checking
 from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, MODEL_NAME, PORTABLE, Manifest, read_manifest
 from sardonyx.runtime.neighbours import read
@@ -32,37 +37,59 @@ class Parts:
     program: Program
 
 
-def load_parts(folder: Path, threads: int, *, check: bool, mapped: bool) -> Parts:
+def load_parts(folder: Path, threads: int, place: Place = ON_CPU, *, check: bool = True) -> Parts:
     """An artifact's, or of a neighbour's folder or graph. `check` compares files with the hashes that an
     artifact was written with. Raises SardonyxError naming the file that is not as it should be.
     """
     neighbour = read(folder)
     if neighbour is not None:
-        return _of_neighbour(neighbour, threads, mapped=mapped)
+        return _of_neighbour(neighbour, threads, place)
     manifest = read_manifest(folder)
     with checking(folder, manifest) if check else nullcontext():
-        program = _program(folder, manifest, threads, mapped=mapped)
+        program = _placed(_program(folder, manifest, threads, place), folder / MODEL_NAME, place)
         path = folder / CHAT_TEMPLATE_NAME
         template = ChatTemplate(path.read_text("utf-8"), manifest.tokens.texts) if path.is_file() else None
         return Parts(manifest, Tokenizer.load(folder), template, program)
 
 
-def _program(folder: Path, manifest: Manifest, threads: int, *, mapped: bool) -> Program:
+def _program(folder: Path, manifest: Manifest, threads: int, place: Place) -> Program:
     if manifest.target != PORTABLE:
-        return OrtProgram(folder, manifest, threads, mapped=mapped)
+        return OrtProgram(folder, manifest, threads, place)
     path = folder / MODEL_NAME
     signature = read_signature(path, read_outline(path))
-    session = open_session(path, threads, mapped=mapped, needs=manifest.minimum_onnxruntime)
-    return MaskedProgram(session, signature, manifest.vocab_size)
+    session = open_session(path, threads, place, needs=manifest.minimum_onnxruntime)
+    return MaskedProgram(session, signature, manifest.vocab_size, reads_anew=place.provider is CPU)
 
 
-def _of_neighbour(neighbour: Neighbour, threads: int, *, mapped: bool) -> Parts:
+def _of_neighbour(neighbour: Neighbour, threads: int, place: Place) -> Parts:
     manifest, files = neighbour.manifest, neighbour.tokenizer
     tokenizer = Tokenizer.parse(files.tokenizer_json)
     check_tokenizer(neighbour.laid.folder, tokenizer, manifest.vocab_size)
     for line in neighbour.slow:
         log.warning("%s: %s", neighbour.laid.graph, line)
-    session = open_session(neighbour.laid.graph, threads, mapped=mapped)
+    session = open_session(neighbour.laid.graph, threads, place)
     template = ChatTemplate(files.chat_template, files.special_texts) if files.chat_template else None
-    program = MaskedProgram(session, neighbour.signature, manifest.vocab_size)
-    return Parts(manifest, tokenizer, template, program)
+    program = MaskedProgram(
+        session, neighbour.signature, manifest.vocab_size, reads_anew=place.provider is CPU
+    )
+    return Parts(manifest, tokenizer, template, _placed(program, neighbour.laid.graph, place))
+
+
+def _placed(program: Program, graph: Path, place: Place) -> Program:
+    """The program, asked for no more at once than its provider gets right."""
+    if place.provider is CPU:
+        return program
+    name = place.provider.name
+    right = all_rules(lambda model, feeds: run_once(model, feeds, place), read_outline(graph))
+    if isinstance(right, Kind):
+        raise RequestError(
+            f"provider {name}: {right} comes out wrong on this device; update provider and driver, or take "
+            "--provider cpu"
+        )
+    if right.widest:
+        log.warning(
+            "%s: comes out wrong for many tokens at once on this device; it gets %d at a time",
+            name,
+            right.widest,
+        )
+    return PartedProgram(program, right)

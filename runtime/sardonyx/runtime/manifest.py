@@ -5,6 +5,7 @@ consists, so that the runtime asks the artifact and never a model's name. It doe
 works.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,9 @@ WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
 CERTIFICATE_NAME = "certificate.json"
+CERTIFICATES = re.compile(r"certificate(?:-[a-z]+)?\.json")
+"""The certificate and its like of other providers than the CPU: what was said of the artifact afterwards."""
+
 
 PORTABLE = "portable"
 """The target of graphs that take an attention mask, as other programs' do, instead of lengths."""
@@ -135,6 +139,11 @@ def read_manifest(folder: Path) -> Manifest:
                 "update sardonyx"
             )
     return manifest
+
+
+def certificate_name(provider: str) -> str:
+    """The file for what was measured on a provider."""
+    return CERTIFICATE_NAME if provider == "cpu" else f"certificate-{provider}.json"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

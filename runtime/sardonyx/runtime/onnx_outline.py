@@ -6,6 +6,7 @@ are those of onnx.proto3.
 """
 
 import mmap
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from sardonyx.runtime.errors import ArtifactError
 MODEL_PRODUCER, MODEL_VERSION, MODEL_GRAPH = 2, 3, 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE = 1, 5, 11, 12, 13
 NODE_INPUT, NODE_OUTPUT, NODE_KIND, NODE_ATTRIBUTE = 1, 2, 4, 5
-ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_GRAPH = 1, 3, 6
+ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_GRAPH = 1, 2, 3, 6
 TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TYPE_ELEMENT, TYPE_SHAPE, SHAPE_DIM, DIM_SIZE = 1, 2, 1, 1, 2, 1, 1
@@ -35,12 +36,12 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. `inputs` that are left out are empty; of the attributes only integers are kept."""
+    """One operator. `inputs` that are left out are empty; of the attributes only numbers are kept."""
 
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, int]
+    attributes: Mapping[str, float]
 
     def input(self, index: int) -> str:
         """Its name, empty if it is left out."""
@@ -118,16 +119,18 @@ def _node(data: memoryview, outline: Outline) -> Node:
         elif number == NODE_KIND:
             kind = _text(value)
         elif number == NODE_ATTRIBUTE:
-            name, integer = "", None
+            name, amount = "", None
             for part, content in _fields(_bytes(value)):
                 if part == ATTRIBUTE_NAME:
                     name = _text(content)
                 elif part == ATTRIBUTE_INT and isinstance(content, int):
-                    integer = content
+                    amount = content - (content >> 63 << 64)  # two's complement
+                elif part == ATTRIBUTE_FLOAT and not isinstance(content, int):
+                    (amount,) = struct.unpack("<f", content)
                 elif part == ATTRIBUTE_GRAPH:
                     _read_graph(_bytes(content), outline, outermost=False)
-            if integer is not None:
-                attributes[name] = integer
+            if amount is not None:
+                attributes[name] = amount
     return Node(kind, tuple(inputs), tuple(outputs), attributes)
 
 

@@ -43,7 +43,9 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
     """Every model is the parrot; the fixture records what was asked to be loaded."""
     loaded: list[tuple[str, int | None]] = []
 
-    def load(model: str, threads: int | None, exact: bool = False, memory: Memory = MEMORY) -> object:
+    def load(
+        model: str, threads: int | None, exact: bool = False, memory: Memory = MEMORY, place: object = None
+    ) -> object:
         loaded.append((model, threads))
         return scripted_llm(memory=memory)
 

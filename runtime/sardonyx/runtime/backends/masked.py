@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
-from sardonyx.runtime.backends.passes import Pass, passes
+from sardonyx.runtime.backends.passes import Pass, passes, rules_of
 from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
 
@@ -23,17 +23,25 @@ Lengths = NDArray[np.int32]
 class MaskedProgram:
     """A decoder graph that takes `attention_mask` instead of lengths, in a session of onnxruntime's."""
 
-    def __init__(self, session: Any, signature: Signature, vocab_size: int) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, vocab_size: int, *, reads_anew: bool = True
+    ) -> None:
+        """`reads_anew`: what is bound is read when the graph runs. A device copies it when it is bound."""
         self.run_s = 0.0
         self._session = session
         self._signature = signature
+        self._rules = rules_of(signature)
         self._vocab_size = vocab_size
-        self._cache: Cache = (InPlace if signature.in_place else Beside)(session, signature.states)
+        self._cache: Cache = (
+            InPlace(session, signature.states, reads_anew)
+            if signature.in_place
+            else Beside(session, signature.states)
+        )
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         logits = np.empty((len(batch.logit_rows), self._vocab_size), np.float32)
         rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
-        for one in passes(batch, self._signature):
+        for one in passes(batch, self._rules):
             asked = (one.rows.start <= rows) & (rows < one.rows.stop)
             asked &= (one.first <= columns) & (columns < one.first + one.width)
             wanted = columns[asked] - one.first
@@ -91,14 +99,17 @@ class Cache(Protocol):
 class InPlace:
     """Past and present are the arena itself: the kernel writes behind what is there. Needs no copy."""
 
-    def __init__(self, session: Any, states: Sequence[State]) -> None:
+    def __init__(self, session: Any, states: Sequence[State], reads_anew: bool) -> None:
+        self._reads_anew = reads_anew
         self._session = session
         self._states = states
         self._last: tuple[object, tuple[int, int], Any] | None = None
 
     def bound(self, one: Pass, cache: CacheView, past: Lengths) -> Any:
         place = cache.rows[0] + one.rows.start, cache.rows[0] + one.rows.stop
-        if self._last and self._last[0] is cache.memory and self._last[1] == place:  # most often
+        if (
+            self._reads_anew and self._last and self._last[0] is cache.memory and self._last[1] == place
+        ):  # most often
             return self._last[2]
         binding = self._session.io_binding()
         for state, tensor in zip(self._states, cache.tensors, strict=True):

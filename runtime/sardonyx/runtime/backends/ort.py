@@ -1,25 +1,22 @@
-"""onnxruntime as a backend: sessions, bindings, nothing else. The only module that imports it.
+"""onnxruntime as a backend: this project's own graphs, bound to the arena.
 
 Past and present states are bound to the same memory, so the kernel appends in place and a step copies no
 cache. What was bound for a shape is kept and used again; a decode step then costs a few numbers written into
 bound arrays.
 """
 
-import os
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library starts
-
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
+from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
+from sardonyx.runtime.backends.sessions import open_session
 from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest
 
@@ -39,35 +36,6 @@ TYPES = {
 }
 
 
-LACKING = re.compile(
-    r"(?:No Op registered for |Could not find an implementation for |Fatal error: )([\w.:]+)"
-    r"(?: with domain_version|\(\d+\) node|\(-?\d+\) is not a registered)"
-)
-"""What onnxruntime says of an operator that it does not have, in three places."""
-
-
-def open_session(path: Path, threads: int, *, mapped: bool = False, needs: str = "") -> ort.InferenceSession:
-    """A graph in a session on the CPU. `mapped` leaves weights where they lie in the file. Raises
-    ArtifactError when onnxruntime refuses the graph, which `needs` this version of it as far as that is
-    known.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # shapes change from pass to pass
-    options.log_severity_level = 4  # what goes wrong comes as an exception, and need not be said twice
-    if mapped:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        said = _first_line(error)
-        if lacking := LACKING.search(said):
-            said = f"it has no {lacking[1]} for the CPU; take a graph made for the CPU, or update onnxruntime"
-        known = f" (it needs {needs} or newer)" if needs else ""
-        raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it{known}: {said}") from error
-
-
 @dataclass(frozen=True)
 class _Bound:
     """One shape's binding with the arrays that are written before a run and read after it."""
@@ -79,17 +47,16 @@ class _Bound:
 
 
 class OrtProgram:
-    """A decoder graph in an onnxruntime session on the CPU."""
+    """A decoder graph in an onnxruntime session."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int, *, mapped: bool = False) -> None:
-        """`mapped` leaves weights where they lie in the file. Raises ArtifactError when onnxruntime refuses
-        the graph, or when it is not the one that the manifest speaks of.
+    def __init__(self, folder: Path, manifest: Manifest, threads: int, place: Place = ON_CPU) -> None:
+        """Raises what `open_session` raises, and
+        ArtifactError when the graph is not the one that the manifest speaks of.
         """
-        self._session = open_session(
-            folder / MODEL_NAME, threads, mapped=mapped, needs=manifest.minimum_onnxruntime
-        )
+        self._session = open_session(folder / MODEL_NAME, threads, place, needs=manifest.minimum_onnxruntime)
         _check_graph(self._session, manifest, folder)
         self.run_s = 0.0
+        self._reads_anew = place.provider is CPU  # what is bound elsewhere was copied when it was bound
         self._states = manifest.states
         self._widths = {"logits": manifest.vocab_size, "hidden": manifest.hidden_size}
         self._memory: object = None
@@ -97,12 +64,6 @@ class OrtProgram:
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         bound = self._bound_to(batch, cache)
-        own = bound.batch
-        own.ids[...] = batch.ids
-        own.counts[...] = batch.counts
-        np.subtract(batch.lengths, 1, out=own.lengths)  # the kernel counts from zero
-        own.logit_rows[...] = batch.logit_rows
-        bound.total[...] = batch.lengths.max()
         started = perf_counter()
         self._session.run_with_iobinding(bound.binding)
         self.run_s += perf_counter() - started
@@ -115,9 +76,10 @@ class OrtProgram:
         key = (*cache.rows, batch.ids.shape[1], len(batch.logit_rows))
         if (bound := self._bound.get(key)) is not None:
             self._bound.move_to_end(key)
+            _fill(bound, batch)
             return bound
         bound = self._bind(batch, cache)
-        if sum(array.nbytes for array in bound.output) <= KEPT_BYTES:
+        if self._reads_anew and sum(array.nbytes for array in bound.output) <= KEPT_BYTES:
             self._bound[key] = bound
             if len(self._bound) > BINDINGS:
                 self._bound.popitem(last=False)
@@ -133,6 +95,8 @@ class OrtProgram:
         )
         total = np.zeros((), np.int32)
         output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
+        bound = _Bound(binding, own, output, total)
+        _fill(bound, batch)  # before anything is bound: a device takes its copy then
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": own.ids,
             "query_seqlens": own.counts,
@@ -148,14 +112,23 @@ class OrtProgram:
         for (name, width), made in zip(self._widths.items(), output, strict=True):
             if width:
                 _bind_array(binding.bind_output, name, made)
-        return _Bound(binding, own, output, total)
+        return bound
+
+
+def _fill(bound: _Bound, batch: Batch) -> None:
+    own = bound.batch
+    own.ids[...] = batch.ids
+    own.counts[...] = batch.counts
+    np.subtract(batch.lengths, 1, out=own.lengths)  # the kernel counts from zero
+    own.logit_rows[...] = batch.logit_rows
+    bound.total[...] = batch.lengths.max()
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
     bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
-def _check_graph(session: ort.InferenceSession, manifest: Manifest, folder: Path) -> None:
+def _check_graph(session: Any, manifest: Manifest, folder: Path) -> None:
     """Raises ArtifactError when a graph has not the inputs and outputs that its manifest says."""
     expected: dict[str, tuple[str, list[int]]] = {
         "input_ids": ("int64", []),
@@ -179,7 +152,3 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest, folder: Path
             raise ArtifactError(
                 f"{folder / MODEL_NAME}: its {name} is not what {MANIFEST_NAME} says; export the model again"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

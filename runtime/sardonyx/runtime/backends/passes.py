@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,12 +22,37 @@ class Pass:
     width: int
 
 
-def passes(batch: Batch, signature: Signature) -> Iterator[Pass]:
+@dataclass(frozen=True)
+class Rules:
+    """What may share a pass: two rows, and how many tokens of a row. `last_only`: logits come of the last
+    token of a pass alone.
+    """
+
+    together: Callable[[Row, Row], bool]
+    last_only: bool = False
+    widest: int | None = None
+
+
+def single(one: Row, other: Row) -> bool:
+    """Rows of one token each."""
+    return one[1] == other[1] == 1
+
+
+def fresh(one: Row, other: Row) -> bool:
+    """Rows without a past."""
+    return one[0] == other[0] == 0
+
+
+def alone(one: Row, other: Row) -> bool:
+    """No two rows."""
+    return False
+
+
+def passes(batch: Batch, rules: Rules) -> Iterator[Pass]:
     """All new tokens of a batch, in order, in as few passes as give every row what it gets alone.
 
     Rows that get no token are in none.
     """
-    together = _together(signature)
     rows = [
         (int(length - count), int(count)) for length, count in zip(batch.lengths, batch.counts, strict=True)
     ]
@@ -37,26 +63,23 @@ def passes(batch: Batch, signature: Signature) -> Iterator[Pass]:
             while (
                 stop < len(rows)
                 and rows[stop][1]
-                and all(together(member, rows[stop]) for member in rows[start:stop])
+                and all(rules.together(member, rows[stop]) for member in rows[start:stop])
             ):
                 stop += 1
             width = max(count for _, count in rows[start:stop])
-            for first, end in _cut(batch, start, width) if signature.last_only else [(0, width)]:
+            for first, end in pairwise(_cuts(batch, start, width, rules)):
                 yield Pass(slice(start, stop), first, end - first)
         start = stop
 
 
+def rules_of(signature: Signature) -> Rules:
+    """What a graph of other origin takes at once."""
+    return Rules(_together(signature), signature.last_only)
+
+
 def _together(signature: Signature) -> Callable[[Row, Row], bool]:
-    """Whether two rows may share a pass."""
-
-    def single(one: Row, other: Row) -> bool:
-        return one[1] == other[1] == 1
-
-    def fresh(one: Row, other: Row) -> bool:
-        return one[0] == other[0] == 0
-
     if signature.mixing:
-        return lambda one, other: False
+        return alone
     if signature.in_place:  # the kernel takes several tokens behind a past of one row alone
         if signature.last_only:
             return single
@@ -66,8 +89,12 @@ def _together(signature: Signature) -> Callable[[Row, Row], bool]:
     return lambda one, other: signature.ragged or one[0] == other[0]
 
 
-def _cut(batch: Batch, row: int, width: int) -> Iterator[tuple[int, int]]:
-    """Where a graph gives logits of the last token alone: a pass ends wherever some are wanted."""
-    rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
-    ends = sorted({int(column) + 1 for column in columns[rows == row]} | {width})
-    return zip([0, *ends], ends, strict=False)
+def _cuts(batch: Batch, row: int, width: int, rules: Rules) -> list[int]:
+    """The columns at which passes begin and end: where they are as wide as may be, and, where only the last
+    token of a pass gets logits, where some are wanted.
+    """
+    cuts = {*range(0, width, rules.widest or width), width}
+    if rules.last_only:
+        rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
+        cuts |= {int(column) + 1 for column in columns[rows == row]}
+    return sorted(cuts)

@@ -39,7 +39,7 @@ ALGORITHM_OPTIONS = [
     _option("mean", str, "ensemble: arithmetic or geometric", metavar="NAME"),
     _option("prompt_lookup_num_tokens", int, "guess N tokens from the text, to be faster", shown=True),
     _option("max_matching_ngram_size", int, "prompt lookup: tokens that have to match"),
-    _option("context_shift", bool, "forget the middle of a text that outgrows the context", shown=True),
+    _option("context_shift", bool, "forget the middle when the context is full", shown=True),
     _option("attention_sinks", int, "context shift: first tokens that stay"),
 ]
 """Their names and defaults are those of `sardonyx.runtime.strategies`."""

@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
+
 if TYPE_CHECKING:
     from sardonyx.runtime.cli.measure import Speed
     from sardonyx.runtime.concurrency import Crowd, Joining
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
@@ -25,6 +29,8 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Measure how fast a model runs here.
 
@@ -45,7 +51,7 @@ def command(
     answers = _counts(concurrency)
     artifact = ready_artifact(model or DEFAULT_MODEL)  # preparing it is not loading it
     started = perf_counter()
-    llm = load(str(artifact), threads)
+    llm = load(str(artifact), threads, place=place)
     figures = {"model": llm.manifest.name, "recipe": llm.manifest.recipe, "load_s": perf_counter() - started}
     with progress_bars() as progress:
 

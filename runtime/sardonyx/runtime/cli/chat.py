@@ -7,10 +7,12 @@ import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
 from sardonyx.runtime.cli.options import Given, HelpAll, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import SHOWS_LOGPROBS, sampling_options
 from sardonyx.runtime.errors import RequestError
 
 
+@taking("place", PLACE_OPTIONS)
 @taking("algorithm", ALGORITHM_OPTIONS)
 @taking("sampling", sampling_options(leave_out=SHOWS_LOGPROBS))
 def command(
@@ -27,6 +29,7 @@ def command(
     *,
     sampling: Given,
     algorithm: Given,
+    place: Given,
 ) -> None:
     """Talk with a model.
 
@@ -46,14 +49,14 @@ def command(
     algorithms.check(algorithm)
     if cache and system:
         raise RequestError("--system and --cache both bring instructions; choose one of them")
-    llm = load(model or DEFAULT_MODEL, threads, exact, Memory(reuse=Reuse(answers=True)))
+    llm = load(model or DEFAULT_MODEL, threads, exact, Memory(reuse=Reuse(answers=True)), place)
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"
         )
     chosen = algorithms.algorithm(
         algorithm,
-        lambda other: load(other, threads, exact),
+        lambda other: load(other, threads, exact, place=place),
         lambda text: [{"role": "user", "content": text}],
     )
     if cache:

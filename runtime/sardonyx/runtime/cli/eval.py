@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS, place_of
+
 if TYPE_CHECKING:
     from sardonyx.export.certificate import TextQuality
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     model: Annotated[str, typer.Argument(metavar="DIR", help="Artifact folder or model name.")],
     text: Annotated[
@@ -20,6 +24,8 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="Also diverge from the source or its fp32 artifact.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Measure perplexity on texts, and with --against KL divergence.
 
@@ -32,20 +38,20 @@ def command(
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.first_use import ready_artifact
     from sardonyx.runtime.cli.terminal import progress_bars
-    from sardonyx.runtime.llm import LLM
+    from sardonyx.runtime.llm import LLM, MAPPED
 
     with extra("export"):
         from sardonyx.export.divergence import concatenated, summary
         from sardonyx.export.reference import reference_at
         from sardonyx.export.verify import Scope, diverge
-    llm = LLM.load(ready_artifact(model))
+    llm = LLM.load(ready_artifact(model), place=place_of(place))
     texts = Scope(files=tuple(text or ())).texts(llm)
     context = llm.manifest.context_length
     with (
         progress_bars() as progress,
         reference_at(against, context, progress) if against else nullcontext() as reference,
     ):
-        other = LLM.load(reference, mapped=True) if reference else llm
+        other = LLM.load(reference, place=MAPPED) if reference else llm
         parts = diverge(other, llm, texts, progress)
     qualities = {kind: summary(part, len(texts.windows[kind])) for kind, part in parts.items()}
     qualities["all"] = summary(concatenated(list(parts.values())), texts.count)

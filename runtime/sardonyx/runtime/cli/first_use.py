@@ -1,19 +1,33 @@
 """From the MODEL of a command to a loaded LLM. What is known but not here is fetched and exported first."""
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from sardonyx.runtime.cli.options import Given
+from sardonyx.runtime.cli.places import place_of
 
 if TYPE_CHECKING:
     from sardonyx.runtime.llm import LLM
     from sardonyx.runtime.model import Memory
 
+NOTHING: Given = MappingProxyType({})
 
-def load(model: str, threads: int | None, exact: bool = False, memory: "Memory | None" = None) -> "LLM":
-    """Load the artifact that `model` means. Raises SardonyxError."""
-    artifact = ready_artifact(model)
+
+def load(
+    model: str,
+    threads: int | None,
+    exact: bool = False,
+    memory: "Memory | None" = None,
+    place: Given = NOTHING,
+) -> "LLM":
+    """Load the artifact that `model` means, on the provider that the options of `place` name. Raises
+    SardonyxError.
+    """
     from sardonyx.runtime.llm import LLM, MEMORY
 
-    return LLM.load(artifact, threads=threads, exact=exact, memory=memory or MEMORY)
+    where = place_of(place)  # before anything is prepared for it
+    return LLM.load(ready_artifact(model), threads=threads, exact=exact, memory=memory or MEMORY, place=where)
 
 
 def is_model(word: str) -> bool:

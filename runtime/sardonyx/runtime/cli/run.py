@@ -10,6 +10,7 @@ import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
 from sardonyx.runtime.cli.options import Given, HelpAll, refuse_both, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import sampling_options
 from sardonyx.runtime.errors import RequestError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SEVERAL = "Several answers"
 
 
+@taking("place", PLACE_OPTIONS)
 @taking("algorithm", ALGORITHM_OPTIONS)
 @taking("sampling", sampling_options())
 def command(
@@ -29,9 +31,7 @@ def command(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="The text; - or nothing reads stdin.")
     ] = None,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Instructions before the conversation.")
-    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="Instructions before all else.")] = None,
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Begin with what `cache pack` kept.")
     ] = None,
@@ -53,13 +53,12 @@ def command(
     ] = None,
     extract: Annotated[
         str | None,
-        typer.Option(
-            metavar="REGEX", help="Vote on its last match. [the last number]", rich_help_panel=SEVERAL
-        ),
+        typer.Option(metavar="REGEX", help="Vote on its last match. [a number]", rich_help_panel=SEVERAL),
     ] = None,
     *,
     sampling: Given,
     algorithm: Given,
+    place: Given,
 ) -> None:
     """Answer one prompt, as it is written.
 
@@ -77,10 +76,12 @@ def command(
     ask = Ask(n, best_of, self_consistency, extract, as_json)
     ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads, exact, Memory())
+    llm = load(name, threads, exact, Memory(), place)
     framed = Frame(llm, utf8(system or ""), raw, llm.load_prefix(cache) if cache else "")
     question = framed.prompt(text)
-    chosen = algorithms.algorithm(algorithm, lambda other: load(other, threads, exact), framed.prompt)
+    chosen = algorithms.algorithm(
+        algorithm, lambda other: load(other, threads, exact, place=place), framed.prompt
+    )
     ask(llm, question, with_given(llm.default_params, sampling), chosen)
 
 

@@ -4,10 +4,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
+
 if TYPE_CHECKING:
     from sardonyx.runtime.scores import Normalization
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
@@ -21,6 +25,8 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Say which text is likeliest to follow a prompt.
 
@@ -34,7 +40,9 @@ def command(
     from sardonyx.runtime.cli.terminal import say
 
     by = cast("Normalization | None", normalize)  # score says so if it is not
-    scores = load(model, threads).score(utf8(prompt), [utf8(text) for text in candidate], normalize=by)
+    scores = load(model, threads, place=place).score(
+        utf8(prompt), [utf8(text) for text in candidate], normalize=by
+    )
     found = list(zip(scores.candidates, scores.probabilities, strict=True))
     if as_json:
         figures = [

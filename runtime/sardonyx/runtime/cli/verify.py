@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS, place_of
+
 if TYPE_CHECKING:
     from sardonyx.export.certificate import Certificate, Check
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     model: Annotated[str, typer.Argument(metavar="DIR", help="Artifact folder or model name.")],
     against: Annotated[
@@ -24,11 +28,11 @@ def command(
     baseline: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Be no worse than this certificate.json.")
     ] = None,
-    max_kl: Annotated[
-        float | None, typer.Option(metavar="X", min=0, help="Most mean KL, in nats per token.")
-    ] = None,
+    max_kl: Annotated[float | None, typer.Option(metavar="X", min=0, help="Most mean KL, in nats.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the checks as JUnit XML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print certificate and checks as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Check an artifact, and hold it to its limits.
 
@@ -49,7 +53,7 @@ def command(
         raise RequestError("--text, --thorough and --store are for measuring anew; add --against PATH")
     old = read_certificate(baseline) if baseline else None
     folder = ready_artifact(model)
-    scope = verify.Scope(thorough, tuple(text or ()))
+    scope = verify.Scope(thorough, tuple(text or ()), place_of(place))
     try:
         with progress_bars() as progress:
             certificate, checks = check.check(folder, against, scope, progress)
@@ -62,7 +66,7 @@ def command(
     elif old or max_kl is not None:
         raise RequestError(f"{folder}: has no certificate to hold to that; measure it with --against PATH")
     if store and certificate:
-        verify.store(folder, certificate)
+        verify.store(folder, certificate, scope.place.provider.name)
     if junit:
         write_junit(junit, folder.name, checks)
     print(

@@ -1,0 +1,64 @@
+"""A program whose provider takes less at once than the CPU does: each batch is cut into what is right there.
+
+It knows arrays and rules; what is behind it runs as if it had been asked for so little.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sardonyx.runtime.backends.base import Batch, CacheView, Output, Program
+from sardonyx.runtime.backends.passes import Pass, Rules, passes
+
+Indices = NDArray[np.intp]
+
+
+class PartedProgram:
+    """Runs another program, in as many passes as the rules ask for."""
+
+    def __init__(self, program: Program, rules: Rules) -> None:
+        self._program = program
+        self._rules = rules
+
+    @property
+    def run_s(self) -> float:
+        return self._program.run_s
+
+    @run_s.setter
+    def run_s(self, seconds: float) -> None:
+        self._program.run_s = seconds
+
+    def run(self, batch: Batch, cache: CacheView) -> Output:
+        parts: list[tuple[Indices, Output]] = []
+        for one in passes(batch, self._rules):
+            part, asked = _part(batch, one)
+            made = self._program.run(part, _rows(cache, one.rows))
+            parts.append((asked, Output(made.logits.copy(), made.hidden.copy())))  # valid until the next pass
+        order = np.argsort(np.concatenate([asked for asked, _ in parts]), kind="stable")
+        return Output(
+            *(np.concatenate(arrays)[order] for arrays in zip(*(made for _, made in parts), strict=True))
+        )
+
+
+def _part(batch: Batch, one: Pass) -> tuple[Batch, Indices]:
+    """What a pass gets, and which of the batch's `logit_rows` it answers."""
+    end = one.first + one.width
+    before = batch.lengths[one.rows] - batch.counts[one.rows]
+    counts = np.clip(batch.counts[one.rows] - one.first, 0, one.width).astype(np.int32)
+    rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
+    inside = (one.rows.start <= rows) & (rows < one.rows.stop) & (one.first <= columns) & (columns < end)
+    asked = np.flatnonzero(inside)
+    wanted = (rows[asked] - one.rows.start) * one.width + columns[asked] - one.first
+    part = Batch(
+        np.ascontiguousarray(batch.ids[one.rows, one.first : end]),
+        counts,
+        (before + one.first + counts).astype(np.int32),
+        wanted,
+    )
+    return part, asked
+
+
+def _rows(cache: CacheView, rows: slice) -> CacheView:
+    start = cache.rows[0]
+    return CacheView(
+        [tensor[rows] for tensor in cache.tensors], cache.memory, (start + rows.start, start + rows.stop)
+    )
