@@ -55,6 +55,8 @@ class ToyAnswer:
     logprobs: LogprobLog | None = None
     prompt_logprobs: LogprobLog | None = None
     forgotten: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
 
     def __post_init__(self) -> None:
         self.sequence = [*self.sequence]

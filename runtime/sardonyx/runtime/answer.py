@@ -28,6 +28,9 @@ class Usage:
     """Of `prompt_tokens`, those that were known from a text that began alike, and not computed again."""
     forgotten_tokens: int = 0
     """Of prompt and answer, those that were left behind because the text outgrew the context."""
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    """Tokens guessed ahead, to be checked several at once, and how many of them were right."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -93,6 +96,8 @@ class TextAnswer:
         self.forgotten = 0
         self.logprobs = None if params.logprobs is None else LogprobLog(params.logprobs)
         self.prompt_logprobs = None if params.prompt_logprobs is None else LogprobLog(params.prompt_logprobs)
+        self.draft_tokens = 0
+        self.accepted_tokens = 0
         self._prompt_tokens = len(prompt)
         self._least = params.min_tokens
         self._limit = min(params.max_tokens or room, room)
@@ -166,6 +171,8 @@ class TextAnswer:
             watch.total_s,
             watch.run_s,
             forgotten_tokens=self.forgotten,
+            draft_tokens=self.draft_tokens,
+            accepted_tokens=self.accepted_tokens,
         )
         return Completion(self.text, tokens, self.finish_reason, usage, *self._noted_logprobs())
 

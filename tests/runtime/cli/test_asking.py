@@ -185,6 +185,15 @@ def test_json_holds_all_there_is_and_nothing_else_is_printed(call: Call, models:
     assert (told["model"], told["recipe"]) == ("random", "fp32")
 
 
+def test_guesses_are_counted(call: Call, parrot: list[Any]) -> None:
+    options = ["--prompt-lookup-num-tokens", "4", "--raw", "--max-tokens", "30"]
+    result = call("run", "m", "a...", *options)
+    assert result.out == "." * 30 + "\n"
+    counts = json.loads(call("run", "m", "a...", *options, "--json").out)["usage"]
+    assert 20 <= counts["accepted_tokens"] == counts["draft_tokens"]
+    assert f", {counts['accepted_tokens']} of {counts['draft_tokens']} guesses right" in result.err
+
+
 def test_a_conversation_takes_an_algorithm(call: Call, parrot: list[Any]) -> None:
     asked = ["--num-beams", "2", "--exact"]
     assert call("chat", *asked, stdin="Hello\nfine weather").out == "Hello\nfine weather\n"

@@ -36,6 +36,8 @@ def test_token_for_token_what_is_drawn_one_by_one(
     options = PromptLookup(prompt_lookup_num_tokens=length, max_matching_ngram_size=ngram)
     Player([model]).run(options.start(request(answer, params=params, seed=seed)))
     assert answer.tokens == expected
+    assert 0 <= answer.accepted_tokens <= answer.draft_tokens
+    assert answer.accepted_tokens < len(expected)  # the first was not guessed
 
 
 @given(TEXTS, st.integers(1, 5), st.integers(0, 8))
@@ -70,6 +72,9 @@ def test_text_that_repeats_takes_few_passes() -> None:
     player.run(PromptLookup(prompt_lookup_num_tokens=9).start(request(answer)))
     assert answer.tokens == [(1 + i) % 5 for i in range(40)]
     assert player.passes < 40 / 4
+    assert (
+        answer.draft_tokens == answer.accepted_tokens == 40 - player.passes
+    )  # all right, one more each time
 
 
 def test_drafts_shrink_where_text_does_not_repeat() -> None:

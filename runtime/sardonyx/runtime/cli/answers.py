@@ -82,6 +82,8 @@ def as_json(
             "cached_tokens": usage.cached_tokens,
             "forgotten_tokens": usage.forgotten_tokens,
             "completion_tokens": sum(answer.usage.completion_tokens for answer in answers),
+            "draft_tokens": usage.draft_tokens,
+            "accepted_tokens": usage.accepted_tokens,
             "first_token_s": usage.first_token_s,
             "total_s": max(answer.usage.total_s for answer in answers),
         },

@@ -91,7 +91,8 @@ def usage_text(usages: "Sequence[Usage]") -> str:
     many = f" in {len(usages)} answers" if len(usages) > 1 else ""
     cached = f" ({first.cached_tokens} cached)" if first.cached_tokens else ""
     forgotten = f"{first.forgotten_tokens} forgotten, " if first.forgotten_tokens else ""
+    guessed = f", {first.accepted_tokens} of {first.draft_tokens} guesses right" if first.draft_tokens else ""
     return (
         f"{first.prompt_tokens} prompt tokens{cached}, {generated} generated{many}, {forgotten}"
-        f"first token after {first.first_token_s:.2f} s, {speed:.1f} tokens/s"
+        f"first token after {first.first_token_s:.2f} s, {speed:.1f} tokens/s{guessed}"
     )

@@ -73,6 +73,9 @@ class Answer(Protocol):
     logprobs: LogprobLog | None
     prompt_logprobs: LogprobLog | None
     """Where log probabilities are noted, if they were asked for."""
+    draft_tokens: int
+    accepted_tokens: int
+    """Counts of tokens that were guessed, and of those that were right."""
 
     @property
     def left(self) -> int:

@@ -40,14 +40,17 @@ def prompt_lookup(answer: Answer, pick: Pick, options: PromptLookup) -> Decoding
         right = 0
         for row in logits:
             token = pick(answer.sequence, row, len(answer.sequence))
+            guessed = draft[right : right + 1] == [token]
+            answer.accepted_tokens += guessed
             if not answer.add(token):
                 return
-            if draft[right : right + 1] != [token]:
+            if not guessed:
                 break
             right += 1
         if draft:
             length = min(most, 2 * length) if right == len(draft) else right + 1
         draft = continuation(answer.sequence, options.max_matching_ngram_size, min(length, answer.left - 1))
+        answer.draft_tokens += len(draft)
         known = len(answer.sequence) - 1
         (logits,) = yield Feed([[token, *draft]], keep=[(0, known)], wanted=1 + len(draft))
 
