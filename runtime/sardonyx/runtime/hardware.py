@@ -40,10 +40,10 @@ def cpu_name(root: Path = ROOT) -> str | None:
 
 def cpu_features(root: Path = ROOT) -> tuple[str, ...] | None:
     """Those of FEATURES that the processor has; None where the system does not tell."""
-    flags = _field(root, "flags") or _field(root, "Features")
-    if flags is None:
+    told = [flags for field in ("flags", "Features") if (flags := _field(root, field)) is not None]
+    if not told:
         return None
-    return tuple(name for flag, name in FEATURES.items() if flag in flags.split())
+    return tuple(name for flag, name in FEATURES.items() if flag in told[0].split())
 
 
 def read_bandwidth(threads: int, nbytes: int = 256 << 20, repeats: int = 5) -> float:

@@ -48,6 +48,10 @@ class Kind:
         return "attention" + (" with " + ", ".join(asked) if asked else "")
 
 
+KINDS = (Kind(), Kind(window=True), Kind(softcap=2.0), Kind(sinks=True))
+"""One of each, for whoever has no graph yet."""
+
+
 def kinds(outline: Outline) -> list[Kind]:
     """The kinds of attention in a graph, each once."""
     found = (

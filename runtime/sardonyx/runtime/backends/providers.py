@@ -55,7 +55,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             Provider(
                 "coreml",
                 "CoreMLExecutionProvider",
-                "onnxruntime",
+                "onnxruntime (on macOS)",
                 options={"ModelFormat": str, "MLComputeUnits": str},
             ),
             Provider("dml", "DmlExecutionProvider", "onnxruntime-directml", options={"device_id": int}),
