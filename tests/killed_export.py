@@ -45,6 +45,6 @@ def _export(job: Job, die_at: int | None, sender: object = None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(step)
-    export(source, out, recipe=recipe, options=Options(force=True, verify=False))
+    export(source, out, recipe=recipe, options=Options(force=True, verify=False, calibrate=False))
     if sender is not None:
         sender.send(count)  # type: ignore[attr-defined]

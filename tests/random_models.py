@@ -17,7 +17,7 @@ from sardonyx.models.graph import Weight
 from sardonyx.runtime.huggingface.tokenizer_files import TokenizerFiles
 from sardonyx.runtime.manifest import Manifest
 
-UNMEASURED = Options(verify=False)
+UNMEASURED = Options(verify=False, calibrate=False)
 """For tests of other things than quality."""
 
 

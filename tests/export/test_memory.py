@@ -27,8 +27,9 @@ import re, resource, sys
 from pathlib import Path
 from sardonyx.export.api import Options, export
 
-source, out, recipe = sys.argv[1:]
-export(Path(source), Path(out), recipe=recipe, options=Options(verify=False))
+source, out, recipe, calibrate = sys.argv[1:]
+options = Options(verify=False, calibrate=calibrate == "calibrated")
+export(Path(source), Path(out), recipe=recipe, options=options)
 status = Path("/proc/self/status")  # on Linux, ru_maxrss starts from the peak of the parent
 if status.exists():
     print(int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024)
@@ -37,10 +38,12 @@ else:
 """
 
 
-def peak_bytes(config: dict[str, Any], recipe: str, folder: Path) -> tuple[int, int]:
+def peak_bytes(
+    config: dict[str, Any], recipe: str, folder: Path, calibrate: str = "as it is"
+) -> tuple[int, int]:
     """Bytes of a made-up model's weights, and the most memory that exporting it ever took."""
     source_bytes = sparse_folder(config, folder / "source")
-    command = [sys.executable, "-c", EXPORT, folder / "source", folder / "out", recipe]
+    command = [sys.executable, "-c", EXPORT, folder / "source", folder / "out", recipe, calibrate]
     process = subprocess.run(command, capture_output=True, text=True)
     assert not process.returncode, process.stderr
     (folder / "out" / "model.onnx.data").unlink()
@@ -67,4 +70,13 @@ def test_a_model_of_four_gigabytes_takes_less_than_one(
     source, peak = peak_bytes(config, recipe, tmp_path)
     print(f"\n{recipe}: {source / 1e9:.2f} GB in float16 exported within {peak / 1e6:.0f} MB")
     assert source > least
+    assert peak < 1e9
+
+
+@pytest.mark.parity
+def test_calibration_takes_a_layer_and_no_more(tmp_path: Path) -> None:
+    """Depth costs time but no memory: the third layer finds what the second had."""
+    config = {**WIDE, "num_hidden_layers": 3, "vocab_size": 999}
+    _, peak = peak_bytes(config, "int4", tmp_path, "calibrated")
+    print(f"\nint4, calibrated: three layers of 0.24 GB in float32 within {peak / 1e6:.0f} MB")
     assert peak < 1e9

@@ -24,6 +24,7 @@ from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.w8a8 import W8A8
+from sardonyx.export.rounding import SHARES, STEPS
 from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import Matrix
 from sardonyx.models.graph import Weight
@@ -85,7 +86,9 @@ def assert_equal_but_for_rounding(
     left = quantizer.dequantized(weights).astype(np.float64)
     added = 0 if bias is None else bias
     expected = x.astype(np.float64) @ left.T + added
-    magnitude = np.abs(x).astype(np.float64) @ np.abs(left).T + np.abs(added)
+    # Zero points are multiplied apart: where they cancel codes, the rounding is that of larger numbers.
+    largest = np.abs(left).max(1)
+    magnitude = np.abs(x).astype(np.float64).sum(-1)[..., None] * largest + np.abs(added)
     bound = quantizer.rounding(x).astype(np.float64) @ np.abs(left).T + FLOAT_ROUNDING * magnitude + 1e-30
     assert result.shape == expected.shape
     assert np.all(np.abs(result - expected) <= bound)
@@ -196,15 +199,31 @@ def test_what_is_left_does_not_depend_on_company(quantizer: Quantizer, rows: Flo
         assert np.array_equal(quantizer.dequantized(row[None])[0], left)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+SCALE_STEP = 2 ** (1 / STEPS)
+"""The scales that a byte can name are that far apart."""
+
+
 @given(rows=weights())
 @settings(max_examples=100, deadline=None)
-def test_nbits_is_off_by_half_a_step_at_most(bits: int, rows: Float32) -> None:
+def test_8_bits_are_off_by_half_a_step_at_most(rows: Float32) -> None:
+    largest = np.abs(rows.astype(np.float64)).max(1)
     for start in range(0, rows.shape[1], 32):
         block = rows[:, start : start + 32].astype(np.float64)
-        step = (block.max(1, initial=0) - block.min(1, initial=0)) / (2**bits - 1)
-        left = NBits(bits).dequantized(rows)[:, start : start + 32]
-        assert np.all(np.abs(left - block) <= 0.5001 * step[:, None] + 1e-37)
+        covering = np.maximum(np.abs(block).max(1), largest * SHARES[-1])
+        left = NBits(8).dequantized(rows)[:, start : start + 32]
+        step = covering[:, None] / 127 * SCALE_STEP
+        assert np.all(np.abs(left - block) <= 0.5001 * step + 1e-35)
+
+
+@given(rows=weights())
+@settings(max_examples=100, deadline=None)
+def test_4_bits_are_off_by_a_step_on_average_at_most(rows: Float32) -> None:
+    """Half a step for each weight, and as much because the zero point is a whole number."""
+    for start in range(0, rows.shape[1], 32):
+        block = rows[:, start : start + 32].astype(np.float64)
+        step = (block.max(1, initial=0) - block.min(1, initial=0)) / 15 * SCALE_STEP
+        left = NBits(4).dequantized(rows[:, start : start + 32])
+        assert np.all(((left - block) ** 2).mean(1) <= step**2 + 1e-70)
 
 
 @given(rows=weights())

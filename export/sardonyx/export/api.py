@@ -1,7 +1,7 @@
 """export(): a trained model in, an artifact out that was measured before it got its name."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +30,8 @@ class Options:
     texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as `OUT.failed`
     with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which contrastive search
     needs. `adapter` is the folder of a LoRA adapter to merge into the model. `via` names the program that
-    makes the graph, for architectures of which there is no description: only "optimum".
+    makes the graph, for architectures of which there is no description: only "optimum". Without `calibrate`
+    weights are rounded each for itself, whatever they multiply: quicker, and worse.
     """
 
     context: int | None = None
@@ -41,6 +42,7 @@ class Options:
     hidden_states: bool = False
     adapter: Path | None = None
     via: str | None = None
+    calibrate: bool = True
 
 
 DEFAULTS = Options()
@@ -67,12 +69,13 @@ def export(
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     with writing(out, force=options.force) as folder:
         try:
+            chosen = replace(RECIPES[recipe], calibrate=options.calibrate)
             if options.via is not None:
-                return _brought_home(folder, source, RECIPES[recipe], options, progress)
+                return _brought_home(folder, source, chosen, options, progress)
             checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
             if options.adapter is not None:
                 checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
-            return _proven(folder, checkpoint, RECIPES[recipe], options, progress)
+            return _proven(folder, checkpoint, chosen, options, progress)
         except VerificationFailed as error:
             if failed is None:
                 cure = "nothing was written: choose another recipe, or keep it to look at with --keep-failed"

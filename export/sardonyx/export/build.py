@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import onnx_ir as ir
 
 from sardonyx.export.artifact import sources_hash
+from sardonyx.export.calibration import TEXT, WIDTH, Calibration, windows_of_text
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import SPARE
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
+from sardonyx.export.parallel import single_threaded_blas
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import CPU
 from sardonyx.export.weight_file import WeightFile
@@ -66,10 +71,13 @@ def build(
     check_weights(checkpoint, counted.weights, tied=decoder.tied)
     listen = listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
     plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen, hidden_states)
-    with _naming(checkpoint):
-        graph = _write_graph(folder, decoder, plan)
     write_tokenizer(folder, tokenizer)
+    with _naming(checkpoint):
+        calibration = _calibration(folder, decoder, plan, tokenizer.bos_id)
+        graph = _write_graph(folder, decoder, plan, calibration)
     manifest = _manifest(folder, plan, graph, decoder, tokenizer)
+    if calibration:
+        manifest = msgspec.structs.replace(manifest, calibration=calibration.record)
     write_manifest(folder, manifest)
     return manifest
 
@@ -112,10 +120,29 @@ def listener(progress: Progress, total: int, what: str) -> OnRead:
     return listen
 
 
-def _write_graph(folder: Path, decoder: Decoder, plan: Plan) -> OnnxGraph:
-    with WeightFile(folder, WEIGHTS_NAME) as weights:
+def _calibration(folder: Path, decoder: Decoder, plan: Plan, bos: int | None) -> Calibration | None:
+    """If the recipe wants one, and the text is long enough for a window in the tokens of this model."""
+    if not plan.recipe.calibrated:
+        return None
+    windows = windows_of_text(TEXT, folder, bos, min(WIDTH, plan.context))
+    if not windows:
+        return None
+    return Calibration(
+        decoder, plan.checkpoint, windows, lambda weight: plan.recipe.quantizer(weight.name).calibrated
+    )
+
+
+def _write_graph(folder: Path, decoder: Decoder, plan: Plan, calibration: Calibration | None) -> OnnxGraph:
+    """Write the network stage by stage, with a calibration each after it was seen at work."""
+    if calibration:
+        plan = replace(plan, measured=calibration.measured)
+    with WeightFile(folder, WEIGHTS_NAME) as weights, single_threaded_blas():
         graph = OnnxGraph(plan, weights)
-        decoder.emit(graph)
+        value: Any = None
+        for stage in decoder.stages():
+            if calibration:
+                calibration.run(stage)
+            value = stage(graph, value)
     ir.save(graph.builder.model("sardonyx", version("sardonyx")), folder / MODEL_NAME)
     return graph
 

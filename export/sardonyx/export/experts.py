@@ -7,6 +7,7 @@ floats multiply all tokens of an expert at once, so that a token's last bits dep
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -141,15 +142,19 @@ def _blocks(g: OnnxBuilder, values: Values, stack: Stack, spec: MixtureSpec, qua
     )
 
 
-def _block_tables(g: OnnxBuilder, quantizer: NBits, matrix: Matrix, experts: int) -> Sequence[ir.Value]:
+def _block_tables(
+    g: OnnxBuilder, quantizer: NBits, matrix: Matrix, experts: int
+) -> Sequence[ir.Value | None]:
     """Codes, scales and zero points, each `[experts, rows of one, ...]`."""
-    rows, inputs = matrix.shape
-    blocks = inputs // quantizer.block
-    widths = (inputs * quantizer.bits // 8, blocks, -(-blocks * quantizer.bits // 8))
-    return [
-        g.alias(flat, f"{flat.name}.of_experts", (experts, rows // experts, width))
-        for flat, width in zip(quantizer.store(g, matrix), widths, strict=True)
-    ]
+    rows = matrix.shape[0] // experts
+    codes, scales, zero_points = quantizer.store(g, matrix)
+
+    def of_experts(flat: ir.Value) -> ir.Value:
+        width = prod(flat.shape.numpy()[1:]) if flat.shape else -1
+        return g.alias(flat, f"{flat.name}.of_experts", (experts, rows, width))
+
+    apart = g.op("Reshape", scales, g.constant(np.array([experts, rows, -1], np.int64)))
+    return of_experts(codes), apart, zero_points and of_experts(zero_points)
 
 
 def _table(g: OnnxBuilder, matrix: Matrix, experts: int) -> ir.Value:

@@ -3,7 +3,9 @@
 What quantizers and lowerings build with. It knows names and places, not what any of it means.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import onnx_ir as ir
@@ -33,6 +35,8 @@ class OnnxBuilder:
         self._initializers: dict[str, ir.Value] = {}
         self._memo: dict[Any, Any] = {}
         self._given = (0, 0)
+        self._postponed: list[Callable[[], None]] = []
+        self._postponing = False
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Append a node of one output."""
@@ -81,8 +85,30 @@ class OnnxBuilder:
     ) -> ir.Value:
         """An initializer in the weight file, written once however often it is asked for."""
         if name not in self._initializers:
-            self._initializer(self._weights.append(name, dtype, shape, make()))
+            tensor = self._weights.place(name, dtype, shape)
+            self._initializer(tensor)
+            write = partial(self._fill, tensor, make)
+            if self._postponing:
+                self._postponed.append(write)
+            else:
+                write()
         return self._initializers[name]
+
+    @contextmanager
+    def postponing(self) -> Iterator[None]:
+        """Within, stored tensors get their places only: `write_postponed` asks for their bytes."""
+        self._postponing = True
+        yield
+        self._postponing = False
+
+    def _fill(self, tensor: ir.ExternalTensor, make: Callable[[], Chunks]) -> None:
+        self._weights.fill(tensor, make())
+
+    def write_postponed(self) -> None:
+        """Write what was postponed, in the order in which it was stored."""
+        for write in self._postponed:
+            write()
+        self._postponed.clear()
 
     def is_stored(self, name: str) -> bool:
         """Whether an initializer of that name is in the weight file already."""

@@ -22,7 +22,7 @@ from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
 from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import Matrix, OnRead, check_finite, unseen
+from sardonyx.export.weights import Matrix, Measured, OnRead, check_finite, unmeasured, unseen
 from sardonyx.models.config import ConfigError
 from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, Weight
 
@@ -60,6 +60,7 @@ class Plan:
     on_read: OnRead = unseen
     hidden_states: bool = False
     """Whether what the head reads is an output too."""
+    measured: Measured = unmeasured
 
 
 class OnnxGraph:
@@ -76,7 +77,8 @@ class OnnxGraph:
     def embed(self, table: Weight) -> Value:
         self._vocab, self._hidden = table.shape
         ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
-        return self._quantizer(table).embed(self.builder, ids, self._matrix(table))
+        with self.builder.postponing():  # a tied table is measured where it is multiplied, which is last
+            return self._quantizer(table).embed(self.builder, ids, self._matrix(table))
 
     def embed_positions(self, table: Weight) -> Value:
         ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
@@ -150,6 +152,7 @@ class OnnxGraph:
         self.builder.output(self._value(logits), "logits", ir.DataType.FLOAT, ["wanted", self._vocab])
         if self._plan.hidden_states:
             self.builder.output(self._value(hidden), "hidden", ir.DataType.FLOAT, ["wanted", self._hidden])
+        self.builder.write_postponed()
 
     def _value(self, x: Value) -> ir.Value:
         """The value as a tensor of the graph, whatever it takes to have it."""
@@ -209,7 +212,7 @@ class OnnxGraph:
 
     def _matrix(self, *weights: Weight) -> Matrix:
         parts = tuple((weight, self._plan.checkpoint.tensor(weight.name)) for weight in weights)
-        return Matrix(parts, self._on_read)
+        return Matrix(parts, self._on_read, self._plan.measured)
 
     def _bias(self, layers: Sequence[Linear]) -> ir.Value | None:
         if not any(layer.bias for layer in layers):

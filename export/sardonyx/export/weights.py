@@ -1,6 +1,6 @@
 """The tensors that a graph asks for: looked up, counted, stacked. Knows neither formats nor graphs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,22 @@ LISTED = 12
 OnRead = Callable[[Float32, str], None]
 """Shown every element that is read, once, with the name of its tensor."""
 
+Moment = Sequence[Float32]
+"""Mean of `x x^T` over the x that a matrix was seen to multiply: squares along the diagonal, which cover all
+inputs. What is left out between the squares was not measured.
+"""
+
+Measured = Callable[[Weight], Moment | None]
+"""The moment of what a weight multiplies, while it is known."""
+
 
 def unseen(values: Float32, name: str) -> None:
     """Nobody looks."""
+
+
+def unmeasured(weight: Weight) -> Moment | None:
+    """Nothing is known."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Matrix:
 
     parts: tuple[tuple[Weight, LazyTensor], ...]
     on_read: OnRead = unseen
+    measured: Measured = unmeasured
 
     @property
     def name(self) -> str:
@@ -42,22 +56,27 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         return sum(weight.shape[0] for weight, _ in self.parts), self.parts[0][0].shape[1]
 
-    def chunks(self, columns: slice = slice(None)) -> Iterator[Float32]:
-        """All rows in order, a few at a time, as float32 `[some, columns]`."""
-        for name, tensor, start, stop in self._pieces():
+    @property
+    def moment(self) -> Moment | None:
+        """Of what this matrix multiplies, if it was measured and is still known."""
+        return self.measured(self.parts[0][0])
+
+    def chunks(self, columns: slice = slice(None), elements: int | None = None) -> Iterator[Float32]:
+        """All rows in order, as float32 `[some, columns]`, at most so many elements of them at a time."""
+        for name, tensor, start, stop in self._pieces(elements or CHUNK_ELEMENTS):
             rows = tensor.rows(start, stop)[:, columns]
             self.on_read(rows, name)
             yield rows
 
     def raw_chunks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """The same pieces as they are stored, `[some, bytes]`, and whose they are; `on_read` sees nothing."""
-        for name, tensor, start, stop in self._pieces():
+        for name, tensor, start, stop in self._pieces(CHUNK_ELEMENTS):
             yield name, tensor.raw(start, stop)
 
-    def _pieces(self) -> Iterator[tuple[str, LazyTensor, int, int]]:
+    def _pieces(self, elements: int) -> Iterator[tuple[str, LazyTensor, int, int]]:
         for weight, tensor in self.parts:
             outputs, inputs = weight.shape
-            step = max(1, CHUNK_ELEMENTS // inputs)
+            step = max(1, elements // inputs)
             for start in range(0, outputs, step):
                 yield weight.name, tensor, start, min(start + step, outputs)
 

@@ -1,6 +1,9 @@
 """The decoder: embed, blocks, norm, head."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from sardonyx.models.graph import Graph, Linear, Value, Weight
 from sardonyx.models.parts import Part
@@ -38,9 +41,20 @@ class Decoder:
     head: Head = Head()
 
     def emit(self, g: Graph[Value]) -> None:
-        x = self._embedded(g)
+        x: Any = None
+        for stage in self.stages():
+            x = stage(g, x)
+
+    def stages(self) -> Iterator[Callable[[Graph[Value], Any], Any]]:
+        """The network in steps, each from what the one before it gave: embedding (from nothing), blocks, head
+        (to nothing).
+        """
+        yield self._embedded
         for index, block in enumerate(self.blocks):
-            x = block.emit(g, x, f"model.layers.{index}")
+            yield partial(block.emit, at=f"model.layers.{index}")
+        yield self._read_out
+
+    def _read_out(self, g: Graph[Value], x: Value) -> None:
         x = self.norm.emit(g, g.select(x), "model.norm")
         g.output(self._logits(g, x), hidden=x)
 
@@ -48,7 +62,7 @@ class Decoder:
     def _table(self) -> Weight:
         return Weight("model.embed_tokens.weight", (self.vocab, self.hidden))
 
-    def _embedded(self, g: Graph[Value]) -> Value:
+    def _embedded(self, g: Graph[Value], nothing: None) -> Value:
         x = g.embed(self._table)
         if self.embedding.scale != 1:
             x = g.scale(x, self.embedding.scale)

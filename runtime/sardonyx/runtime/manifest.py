@@ -76,6 +76,13 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Calibrated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was read to see what weights multiply: `sha256` is over the token ids, little-endian uint32."""
+
+    tokens: int
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an artifact is. `generation` keeps the model's own sampling defaults, in Hugging Face's terms."""
 
@@ -96,6 +103,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation: dict[str, Any] = {}
     weights: dict[str, str] = {}
     """Quantizer of each weight, by canonical (Hugging Face) tensor name: the recipe as it was applied."""
+
+    calibration: Calibrated | None = None
+    """What weights were calibrated on. None: nothing, each was rounded for itself."""
 
     hidden_size: int = 0
     """Width of the graph's output `hidden`, what the head reads of a position. 0: it has no such output."""

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 
 SMALLEST_SCALE = np.finfo(np.float32).smallest_normal
 """Scales below it have no reciprocal in float32: the weights under them become zero."""
@@ -27,8 +27,14 @@ class Quantizer(Protocol):
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
         """Rows of the table, `[...]` to `[..., inputs]`, read from the bytes that `linear` stores."""
 
-    def dequantized(self, rows: Float32) -> Float32:
-        """What is left of these rows (`[some, inputs]`) after storing them."""
+    @property
+    def calibrated(self) -> bool:
+        """Whether it makes use of what a matrix was seen to multiply."""
+
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
+        """What is left of these rows (`[some, inputs]`) after storing them, given the moment of what they
+        multiply.
+        """
 
     def rounding(self, x: Float32) -> Float32:
         """How far the kernel may round each of these activations, `[..., inputs]`: zeros if it does not."""

@@ -11,7 +11,7 @@ it loads, before kernels pack their weights, so that no step pays for them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +24,7 @@ from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.half import HALVES, Half
 from sardonyx.export.quantizers.nbits import ACCURACY_LEVEL, NBits
 from sardonyx.export.quantizers.none import Float
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 from sardonyx.runtime.errors import SourceError
 
 FOLDED = 2**30
@@ -37,6 +37,8 @@ Take = Callable[[Records], NDArray[Any]]
 @dataclass(frozen=True)
 class GGUFBlocks:
     """Matrices in one of GGUF's quantized types, named in lower case: `q4_k`."""
+
+    calibrated: ClassVar = False
 
     kind: str
 
@@ -89,7 +91,7 @@ class GGUFBlocks:
         moved = g.op("Add", groups, g.op("Unsqueeze", offsets, _shape(g, -1)))
         return g.op("Reshape", moved, _shape(g, 0, 0, table.shape[1]))
 
-    def dequantized(self, rows: Float32) -> Float32:
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return rows
 
     def rounding(self, x: Float32) -> Float32:

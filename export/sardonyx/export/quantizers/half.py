@@ -6,7 +6,7 @@ in the file; memory and speed are those of float32.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 
 HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
@@ -22,6 +22,8 @@ HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 @dataclass(frozen=True)
 class Half:
     """Stored as `kind`, `[outputs, inputs]`."""
+
+    calibrated: ClassVar = False
 
     kind: str
 
@@ -36,7 +38,7 @@ class Half:
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
         return g.op("Cast", g.op("Gather", self._stored(g, table), ids, axis=0), to=ir.DataType.FLOAT)
 
-    def dequantized(self, rows: Float32) -> Float32:
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return self._narrow(rows).astype(np.float32)
 
     def rounding(self, x: Float32) -> Float32:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 
 COLUMN_ELEMENTS = 1 << 25
 """Elements that are transposed at a time (128 MiB): a vocabulary's head is read several times over."""
@@ -17,6 +18,8 @@ COLUMN_ELEMENTS = 1 << 25
 @dataclass(frozen=True)
 class Float:
     """No quantization. Tables are stored as `[outputs, inputs]`, other weights transposed for MatMul."""
+
+    calibrated: ClassVar = False
 
     def __str__(self) -> str:
         return "float32"
@@ -33,7 +36,7 @@ class Float:
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
         return g.op("Gather", self._table(g, table), ids, axis=0)
 
-    def dequantized(self, rows: Float32) -> Float32:
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return rows
 
     def rounding(self, x: Float32) -> Float32:

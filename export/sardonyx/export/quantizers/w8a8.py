@@ -8,6 +8,7 @@ the others.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.export.quantizers import SMALLEST_SCALE
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 
 SMALLEST = np.float32(1e-20)
 """Least token maximum: keeps an all-zero token from dividing by zero."""
@@ -25,6 +26,8 @@ SMALLEST = np.float32(1e-20)
 @dataclass(frozen=True)
 class W8A8:
     """Symmetric int8 weights, dynamic uint8 activations. For linear layers only, not for embedding tables."""
+
+    calibrated: ClassVar = False
 
     def __str__(self) -> str:
         return "w8a8"
@@ -54,7 +57,7 @@ class W8A8:
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
         raise NotImplementedError("w8a8 multiplies activations; store tables with another quantizer")
 
-    def dequantized(self, rows: Float32) -> Float32:
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         codes, scales = _codes(rows)
         return codes * scales[:, None]
 

@@ -11,39 +11,48 @@ if TYPE_CHECKING:
     from sardonyx.export.api import Options
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A .gguf file, a Hugging Face folder, or a name that `list` shows."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to; else the library.")]
+Recipe = Annotated[str, typer.Option(metavar="NAME", help="fp32, q8, int8, int4, int4-small or gguf.")]
+Context = Annotated[int | None, typer.Option(metavar="N", min=1, help="Shorten the context to N tokens.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it exists.")]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Measure it against float32, and certify it.")
+]
+Thorough = Annotated[bool, typer.Option("--thorough", help="Measure on all texts.")]
+KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Keep what misses its limits as DIR.failed.")]
+HiddenStates = Annotated[
+    bool, typer.Option("--hidden-states", help="Put them out, too: contrastive search needs them.")
+]
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", metavar="DIR", help="Merge a LoRA adapter, as PEFT saves it.")
+]
+Via = Annotated[
+    str | None, typer.Option(metavar="PROGRAM", help="Have optimum trace it: for any architecture.")
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate/--no-calibrate", help="Round 4-bit weights by what they multiply.")
+]
+
+
 def command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="A .gguf file, a Hugging Face folder, or a name that `list` shows."
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to; else the library.")
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="How to quantize: fp32, int8, int4.")
-    ] = DEFAULT_RECIPE,
-    context: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Shorten the context to N tokens.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace DIR if it exists.")] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Measure it against float32, and certify it.")
-    ] = True,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Measure on all texts.")] = False,
-    keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Keep what misses its limits as DIR.failed.")
-    ] = False,
-    hidden_states: Annotated[
-        bool, typer.Option("--hidden-states", help="Put them out, too: contrastive search needs them.")
-    ] = False,
-    adapter: Annotated[
-        Path | None, typer.Option("--adapter", metavar="DIR", help="Merge a LoRA adapter, as PEFT saves it.")
-    ] = None,
-    via: Annotated[
-        str | None, typer.Option(metavar="PROGRAM", help="Have optimum trace it: for any architecture.")
-    ] = None,
+    source: Source,
+    out: Out = None,
+    recipe: Recipe = DEFAULT_RECIPE,
+    context: Context = None,
+    force: Force = False,
+    verify: Verify = True,
+    thorough: Thorough = False,
+    keep_failed: KeepFailed = False,
+    hidden_states: HiddenStates = False,
+    adapter: Adapter = None,
+    via: Via = None,
+    calibrate: Calibrate = True,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -66,7 +75,7 @@ def command(
     if adapter is not None:
         model = f"{model}+{adapter.resolve().name}"
     folder = out or library.artifact_folder(model, recipe)
-    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter, via)
+    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter, via, calibrate)
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))

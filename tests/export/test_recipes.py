@@ -1,0 +1,44 @@
+"""Recipes: every tensor of every architecture finds a quantizer, and the one that is meant."""
+
+import pytest
+
+from sardonyx.export.cost_graph import cost
+from sardonyx.export.recipes import RECIPES
+from sardonyx.models import architectures, describe
+
+UNIVERSAL = [recipe for recipe in RECIPES.values() if recipe.rules]
+
+
+@pytest.mark.parametrize("recipe", UNIVERSAL, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("name", architectures())
+def test_every_matrix_has_a_quantizer(name: str, recipe: object) -> None:
+    weights = cost(describe(architectures()[name].EXAMPLE)).weights
+    for weight in weights.values():
+        assert str(RECIPES[recipe.name].quantizer(weight.name))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weight", "quantizer"),
+    [
+        ("fp32", "model.layers.0.mlp.up_proj.weight", "float32"),
+        ("q8", "model.layers.0.mlp.up_proj.weight", "int8/32"),
+        ("int8", "model.layers.0.mlp.up_proj.weight", "w8a8"),
+        ("int8", "lm_head.weight", "int8/32"),
+        ("int4", "model.embed_tokens.weight", "int8/32"),
+        ("int4", "model.layers.11.self_attn.v_proj.weight", "int8/32"),
+        ("int4", "model.layers.11.self_attn.q_proj.weight", "int4/32"),
+        ("int4", "model.layers.0.mlp.down_proj.weight", "int8/32"),
+        ("int4", "model.layers.0.mlp.experts.3.down_proj.weight", "int4/32"),
+        ("int4", "model.layers.0.mlp.gate.weight", "float32"),
+        ("int4-small", "lm_head.weight", "int4/32"),
+        ("int4-small", "model.layers.11.self_attn.v_proj.weight", "int8/32"),
+        ("int4-small", "model.layers.0.mlp.down_proj.weight", "int4/32"),
+    ],
+)
+def test_what_a_tensor_gets(recipe: str, weight: str, quantizer: str) -> None:
+    assert str(RECIPES[recipe].quantizer(weight)) == quantizer
+
+
+def test_only_four_bits_are_calibrated() -> None:
+    calibrated = {name for name, recipe in RECIPES.items() if recipe.calibrated}
+    assert calibrated == {"int4", "int4-small"}
