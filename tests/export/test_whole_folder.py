@@ -176,3 +176,18 @@ def test_without_locks_it_works_as_well(tmp_path: Path, monkeypatch: pytest.Monk
     fill(tmp_path / "place", "old")
     fill(tmp_path / "place", "new")
     assert content(tmp_path / "place") == "new"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a handle stands for is read off /proc")
+def test_all_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(handle: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, place.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place = tmp_path / "it"
+    with filling(place) as folder:
+        (folder / "a").write_text("a")
+        (folder / "b").write_text("b")
+    assert sorted(synced) == [(".it.partial", False), ("a", False), ("b", False)]

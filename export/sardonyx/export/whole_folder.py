@@ -1,9 +1,10 @@
 """A folder that appears whole or not at all, whenever its process dies. Knows nothing of what is in it.
 
-It is filled under the hidden name `.NAME.partial` beside its place, and renamed when it is complete. Where
-another is to be replaced, Linux exchanges the two in one step: the place holds the old or the new, never
-neither. The hidden folder is locked while it is filled, and the lock dies with the process: what a kill left
-behind is so told from what somebody is filling, and the next one to fill the same place takes it over.
+It is filled under the hidden name `.NAME.partial` beside its place, and renamed when it is complete and on
+disk. Where another is to be replaced, Linux exchanges the two in one step: the place holds the old or the
+new, never neither. The hidden folder is locked while it is filled, and the lock dies with the process: what a
+kill left behind is so told from what somebody is filling, and the next one to fill the same place takes it
+over.
 
 Where two folders cannot be exchanged (other systems, some network file systems) the old one steps aside to
 `.NAME.previous`. A kill at that very instant leaves the place empty until the next filling moves it back.
@@ -39,6 +40,7 @@ def filling(place: Path) -> Iterator[Path]:
             _restore(place)
             _empty(partial)
             yield partial
+            _to_disk(partial)
             if place.exists():
                 _replace(partial, place)
             else:
@@ -121,6 +123,17 @@ def _restore(place: Path) -> None:
         _remove(previous)
     else:
         previous.rename(place)
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until what is in it would survive a loss of power. Its new name then never stands for less."""
+    for path in (*folder.rglob("*"), folder):
+        with suppress(PermissionError):  # Windows opens no folders
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def _empty(folder: Path) -> None:

@@ -64,13 +64,14 @@ def find(name: str) -> tuple[Path, bool]:
 
 
 def checkpoint_facts(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Name, format, configuration, and by type of tensor: how many, with how many parameters."""
+    """Name, format, configuration, and by type of tensor: how many, parameters, bytes."""
     types: dict[str, dict[str, int]] = {}
     for name in sorted(checkpoint.names()):
         tensor = checkpoint.tensor(name)
-        counts = types.setdefault(tensor.dtype, {"tensors": 0, "parameters": 0})
+        counts = types.setdefault(tensor.dtype, {"tensors": 0, "parameters": 0, "bytes": 0})
         counts["tensors"] += 1
         counts["parameters"] += prod(tensor.shape)
+        counts["bytes"] += tensor.raw(0, 1).nbytes * tensor.shape[0]
     return {
         "name": checkpoint.name,
         "format": checkpoint.format,
@@ -130,7 +131,8 @@ def _artifact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _checkpoint_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     types = (
-        f"{counts['tensors']} x {name} ({counts['parameters']:,})" for name, counts in facts["types"].items()
+        f"{counts['tensors']} x {name} ({counts['parameters']:,} in {size_text(counts['bytes'])})"
+        for name, counts in facts["types"].items()
     )
     return [
         ("name", facts["name"]),
