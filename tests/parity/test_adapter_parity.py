@@ -10,9 +10,12 @@ import pytest
 from random_models import letters_tokenizer, random_weight
 from sardonyx.export.adapters.merged import MergedCheckpoint
 from sardonyx.export.adapters.peft import read_adapter
+from sardonyx.export.api import Options, export
 from sardonyx.export.checkpoint import open_checkpoint
 from sardonyx.export.numpy_graph import NumpyGraph
 from sardonyx.models import architectures, describe
+from sardonyx.runtime.backends.ort import OrtProgram
+from sardonyx.runtime.model import Model, Step
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -96,3 +99,32 @@ def test_l4_a_merged_adapter_gives_the_logits_of_peft(case: str, tmp_path: Path)
     np.testing.assert_allclose(graph.run(TOKENS), expected, rtol=0, atol=TOLERANCE)
     plain = NumpyGraph(describe(base.config), lambda w: base.tensor(w.name).rows(0, w.shape[0]))
     assert np.abs(plain.run(TOKENS) - expected).max() > 100 * TOLERANCE
+
+
+SWITCHED = (
+    "attention",
+    "all linear, rslora",
+    "fused weights",
+    "fused by heads",
+    "interleaved rows",
+    "convolutions",
+)
+SWITCHED += ("matrices the other way round", "ranks and alphas by pattern")
+
+
+@pytest.mark.parametrize("case", SWITCHED)
+def test_l4_switched_adapters_give_the_logits_of_peft(case: str, tmp_path: Path) -> None:
+    """Two of them and none, side by side, however they are fed."""
+    name, changes, adapter = CASES[case]
+    other = {**adapter, "r": 7, "rank_pattern": {}, "lora_alpha": 9}
+    first, second = saved(tmp_path, name, changes, adapter, other)
+    base = open_checkpoint(tmp_path / "base")
+    plain = NumpyGraph(describe(base.config), lambda w: base.tensor(w.name).rows(0, w.shape[0])).run(TOKENS)
+    options = Options(verify=False, adapters=(tmp_path / "adapter-0", tmp_path / "adapter-1"))
+    manifest = export(tmp_path / "base", tmp_path / "out", recipe="fp32", options=options)
+    model = Model(manifest, OrtProgram(tmp_path / "out", manifest, threads=1))
+    rows = [model.arena.row(number) for number in (2, 0, 1)]
+    for start, stop in ((0, 20), (20, 21), (21, 26), (26, 40)):
+        steps = [Step(row, TOKENS[start:stop], stop - start) for row in rows]
+        for logits, expected in zip(model.forward(steps), (second, plain, first), strict=True):
+            np.testing.assert_allclose(logits, expected[start:stop], rtol=0, atol=TOLERANCE)

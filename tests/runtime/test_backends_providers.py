@@ -175,6 +175,7 @@ def test_parts_give_what_the_whole_gives(
         np.array(counts, np.int32),
         np.array(pasts, np.int32) + np.array(counts, np.int32),
         np.array(asked, np.int64),
+        np.zeros(len(pasts), np.int64),
     )
     before = rng.integers(1, 50, (len(pasts), 1, 32, 1)).astype(np.float32)
 

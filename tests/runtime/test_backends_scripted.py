@@ -15,7 +15,11 @@ def echo(tokens: list[int]) -> list[float]:
 
 def batch(ids: list[list[int]], counts: list[int], lengths: list[int], wanted: list[int]) -> Batch:
     return Batch(
-        np.array(ids, np.int64), np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted)
+        np.array(ids, np.int64),
+        np.array(counts, np.int32),
+        np.array(lengths, np.int32),
+        np.array(wanted),
+        np.zeros(len(ids), np.int64),
     )
 
 

@@ -1,14 +1,17 @@
 """export(): a trained model in, an artifact out that was measured before it got its name."""
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sardonyx.export.adapters import Adapter
 from sardonyx.export.adapters.merged import MergedCheckpoint
 from sardonyx.export.adapters.peft import read_adapter
 from sardonyx.export.artifact import failed_place, set_aside, writing
-from sardonyx.export.build import Progress, build, unheard
+from sardonyx.export.build import Extras, Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
 from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
 from sardonyx.export.recipes import RECIPES, Recipe
@@ -29,9 +32,10 @@ class Options:
     `force` replaces an artifact that is in the way. `verify` measures the artifact against float32, over more
     texts if `thorough`; one that misses its recipe's limits is not put in place, but kept as `OUT.failed`
     with `keep_failed`. `hidden_states` makes the graph put out what its head reads, which contrastive search
-    needs. `adapter` is the folder of a LoRA adapter to merge into the model. `via` names the program that
-    makes the graph, for architectures of which there is no description: only "optimum". Without `calibrate`
-    weights are rounded each for itself, whatever they multiply: quicker, and worse.
+    needs. `adapter` is the folder of a LoRA adapter to merge into the model, `adapters` are some to keep
+    beside it, which requests then choose by their folders' names. `via` names the program that makes the
+    graph, for architectures of which there is no description: only "optimum". Without `calibrate` weights are
+    rounded each for itself, whatever they multiply: quicker, and worse.
     """
 
     context: int | None = None
@@ -41,6 +45,7 @@ class Options:
     keep_failed: bool = False
     hidden_states: bool = False
     adapter: Path | None = None
+    adapters: Sequence[Path] = ()
     via: str | None = None
     calibrate: bool = True
 
@@ -91,7 +96,8 @@ def _proven(
     title = f"{checkpoint.name} as {recipe.name}"
     if options.verify:
         require_space(folder, checkpoint, copies=2)
-    manifest = build(folder, checkpoint, recipe, options.context, progress, options.hidden_states)
+    extras = Extras(options.hidden_states, _adapters(options.adapters, checkpoint))
+    manifest = build(folder, checkpoint, recipe, options.context, progress, extras)
     if not options.verify:
         demand(title, list(structure_checks(structure(folder, manifest))))
         return manifest
@@ -108,7 +114,7 @@ def _brought_home(
     """As `_proven`, of a graph that another program traces; the reference is that graph as it was traced."""
     if options.via != VIA or not isinstance(source, Path):
         raise RequestError(f"via {options.via!r} is not known; known: {VIA}, of a Hugging Face folder")
-    if options.hidden_states or options.adapter is not None:
+    if options.hidden_states or options.adapter is not None or options.adapters:
         what = "puts out no hidden states" if options.hidden_states else "takes no adapter"
         raise RequestError(f"a graph made via {VIA} {what}; export it without")
     name, title = source.resolve().name, f"{source.resolve().name} as {recipe.name}"
@@ -129,6 +135,15 @@ def _brought_home(
     manifest = store(folder, certificate)
     demand(title, checks(certificate))
     return manifest
+
+
+def _adapters(paths: Sequence[Path], checkpoint: Checkpoint) -> Sequence[Adapter]:
+    """Raises RequestError if two would have one name."""
+    adapters = [read_adapter(path, checkpoint) for path in paths]
+    names = Counter(adapter.name for adapter in adapters)
+    if names and names.most_common(1)[0][1] > 1:
+        raise RequestError(f"two adapters are called {names.most_common(1)[0][0]!r}: rename a folder")
+    return adapters
 
 
 def _reference(

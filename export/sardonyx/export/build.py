@@ -1,8 +1,8 @@
 """build(): a checkpoint and a recipe in, the files of an artifact out, not measured yet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import onnx_ir as ir
 
+from sardonyx.export.adapters import Adapter
 from sardonyx.export.artifact import sources_hash
 from sardonyx.export.calibration import TEXT, WIDTH, Calibration, windows_of_text
 from sardonyx.export.checkpoint import Checkpoint, Float32
@@ -34,6 +35,7 @@ from sardonyx.runtime.manifest import (
     Manifest,
     Source,
     State,
+    Switched,
     Tokens,
     write_manifest,
 )
@@ -52,25 +54,40 @@ def described(checkpoint: Checkpoint) -> Decoder:
         return describe(checkpoint.config)
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What an artifact may be able to do beside giving logits: put out what the head reads of a position, and
+    switch adapters.
+    """
+
+    hidden_states: bool = False
+    adapters: Sequence[Adapter] = ()
+
+
+NO_EXTRAS = Extras()
+
+
 def build(
     folder: Path,
     checkpoint: Checkpoint,
     recipe: Recipe,
     context: int | None = None,
     progress: Progress = unheard,
-    hidden_states: bool = False,
+    extras: Extras = NO_EXTRAS,
 ) -> Manifest:
     """Write the model to an empty folder. Raises SourceError, RequestError and OSError.
 
-    `context` lowers the number of positions the artifact can hold (default: what the model was trained for);
-    `hidden_states` puts out what the head reads, too. Progress counts parameters.
+    `context` lowers the number of positions the artifact can hold (default: what the model was trained for).
+    Progress counts parameters.
     """
     decoder = described(checkpoint)
     tokenizer = checkpoint.tokenizer()
     counted = cost(decoder)
     check_weights(checkpoint, counted.weights, tied=decoder.tied)
     listen = listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
-    plan = Plan(checkpoint, recipe, CPU, _context(decoder, context), listen, hidden_states)
+    plan = Plan(
+        checkpoint, recipe, CPU, _context(decoder, context), listen, extras.hidden_states, extras.adapters
+    )
     write_tokenizer(folder, tokenizer)
     with _naming(checkpoint):
         calibration = _calibration(folder, decoder, plan, tokenizer.bos_id)
@@ -143,6 +160,7 @@ def _write_graph(folder: Path, decoder: Decoder, plan: Plan, calibration: Calibr
             if calibration:
                 calibration.run(stage)
             value = stage(graph, value)
+        graph.branches.check_all_added()
     ir.save(graph.builder.model("sardonyx", version("sardonyx")), folder / MODEL_NAME)
     return graph
 
@@ -179,4 +197,5 @@ def _manifest(
         generation=dict(checkpoint.generation),
         weights=graph.quantizer_of,
         hidden_size=decoder.hidden if plan.hidden_states else 0,
+        adapters=[Switched(a.name, sources_hash(a.files)) for a in plan.adapters] or msgspec.UNSET,
     )

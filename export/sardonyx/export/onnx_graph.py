@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sardonyx.export import norms
+from sardonyx.export.adapters import Adapter
+from sardonyx.export.adapters.branches import Branches
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import convolve
 from sardonyx.export.experts import Stack, mixture
@@ -60,6 +62,8 @@ class Plan:
     on_read: OnRead = unseen
     hidden_states: bool = False
     """Whether what the head reads is an output too."""
+    adapters: Sequence[Adapter] = ()
+    """Kept beside the weights, to be switched."""
     measured: Measured = unmeasured
 
 
@@ -71,6 +75,7 @@ class OnnxGraph:
         self.quantizer_of: dict[str, str] = {}
         self._plan = plan
         self._recipe = plan.recipe.fitted(plan.checkpoint)
+        self.branches = Branches(plan.adapters)
         self._vocab, self._hidden = 0, 0
         self._positions: tuple[str, ...] = ("rows", "tokens")
 
@@ -92,9 +97,11 @@ class OnnxGraph:
         for quantizer, group in groupby(layers, key=lambda layer: self._quantizer(layer.weight)):
             stack = tuple(group)
             bias = self._bias(stack)
-            packed = quantizer.linear(
-                self.builder, value, self._matrix(*(layer.weight for layer in stack)), bias
-            )
+            matrix = self._matrix(*(layer.weight for layer in stack))
+            packed = quantizer.linear(self.builder, value, matrix, bias)
+            if "rows" in self._positions:  # behind `select` nobody knows whose position it is
+                name = matrix.name.removesuffix(".weight")
+                packed = self.branches.added(self.builder, value, packed, stack, name)
             widths = tuple(layer.outputs for layer in stack)
             results += [packed] if len(stack) == 1 else [Slice(packed, widths, i) for i in range(len(stack))]
         return tuple(results)

@@ -23,13 +23,15 @@ class Row:
 
     The first `canonical` of them were computed several at a time, so that their numbers are those of any
     other way to cut the text; a position that was computed alone has other last bits. A row cannot be cut to
-    less than `floor`: of what is below, some state remembers too little.
+    less than `floor`: of what is below, some state remembers too little. What it holds was computed with one
+    of the model's adapters, 0 for none.
     """
 
-    __slots__ = ("canonical", "floor", "index", "length")
+    __slots__ = ("adapter", "canonical", "floor", "index", "length")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, adapter: int = 0) -> None:
         self.index = index
+        self.adapter = adapter
         self.length = 0
         self.canonical = 0
         self.floor = 0
@@ -77,7 +79,7 @@ class Arena:
         self._view: CacheView
         self.capacity: int
         """Positions that each row has room for now."""
-        self._resize(1, self._capacity_for(0))
+        self._resize(1, _capacity_for(0, self._limit))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -92,9 +94,9 @@ class Arena:
         """Bytes of all states, used or not."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
-    def row(self) -> Row:
+    def row(self, adapter: int = 0) -> Row:
         """A new, empty row."""
-        row = Row(len(self._rows))
+        row = Row(len(self._rows), adapter)
         if row.index == self._places:
             self._make_room(row.index + 1, max(one.length for one in self._rows))
         self._rows.append(row)
@@ -106,6 +108,7 @@ class Arena:
         """
         row = self.row() if into is None else into
         row.length, row.canonical, row.floor = parent.length, parent.canonical, parent.floor
+        row.adapter = parent.adapter
         self._copy(parent.index, row.index, min(parent.length, length))
         self.trim(row, length)
         return row
@@ -196,6 +199,10 @@ class Arena:
         """Cached positions of rows `[start:stop]`."""
         return [row.length for row in self._rows[start:stop]]
 
+    def adapters(self, start: int, stop: int) -> list[int]:
+        """The adapters of rows `[start:stop]`."""
+        return [row.adapter for row in self._rows[start:stop]]
+
     def _copy(self, source: int, target: int, length: int) -> None:
         for state, tensor in zip(self._states, self._tensors, strict=True):
             filled = slice(length if state.kind == "kv" else None)
@@ -210,18 +217,11 @@ class Arena:
     def _make_room(self, rows: int, positions: int) -> None:
         """Room for so many rows of so many positions: twice what there is, unless that is too much."""
         places = self._places if rows <= self._places else 2 * self._places
-        capacity = max(self.capacity, self._capacity_for(positions))
+        capacity = max(self.capacity, _capacity_for(positions, self._limit))
         if self.most is not None and places * (capacity + self.overhead) > self.most:
             places, capacity = rows, min(capacity, self.most // rows - self.overhead)
             assert positions <= capacity, "more is asked of the cache than it may hold"
         self._resize(places, capacity)
-
-    def _capacity_for(self, positions: int) -> int:
-        """FIRST_CAPACITY, doubled until the positions fit, within the limit."""
-        capacity = FIRST_CAPACITY
-        while capacity < positions:
-            capacity *= 2
-        return min(capacity, self._limit)
 
     def _shrink(self) -> None:
         longest = max((row.length for row in self._rows), default=0)
@@ -229,7 +229,7 @@ class Arena:
         while places > 1 and 4 * len(self._rows) <= places:
             places //= 2
         if 4 * longest <= capacity:
-            capacity = self._capacity_for(2 * longest)
+            capacity = _capacity_for(2 * longest, self._limit)
         if (places, capacity) != (self._places, self.capacity):
             self._resize(places, capacity)
 
@@ -251,3 +251,11 @@ class Arena:
 def _of_one_row(state: State, capacity: int) -> tuple[int, ...]:
     """Its shape: that of a window does not depend on how many positions there is room for."""
     return (state.shape[0], capacity, *state.shape[1:]) if state.kind == "kv" else tuple(state.shape)
+
+
+def _capacity_for(positions: int, limit: int) -> int:
+    """FIRST_CAPACITY, doubled until the positions fit, within the limit."""
+    capacity = FIRST_CAPACITY
+    while capacity < positions:
+        capacity *= 2
+    return min(capacity, limit)

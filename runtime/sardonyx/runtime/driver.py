@@ -50,9 +50,9 @@ class Driver:
         self._hiring = Lock()
         self._called = Event()
 
-    def run(self, decoding: Decoding[Result], *, fresh: bool = False) -> Result:
+    def run(self, decoding: Decoding[Result], *, fresh: bool = False, adapter: int = 0) -> Result:
         """The result of a decoding that is run to its end, with the prefix cache or `fresh`."""
-        task = self._engine.submit(decoding, fresh=fresh)
+        task = self._engine.submit(decoding, fresh=fresh, adapters=[adapter])
         try:
             self.wait(lambda: task.done)
         finally:

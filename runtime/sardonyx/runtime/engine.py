@@ -48,15 +48,27 @@ class Engine:
         self._lock = Lock()
         """Held by who steps. Nobody else waits for it: a garbage collector may cancel anywhere."""
 
-    def submit(self, strategy: Strategy, *others: Model, priority: int = 0, fresh: bool = False) -> Task:
+    def submit(
+        self,
+        strategy: Strategy,
+        *others: Model,
+        priority: int = 0,
+        fresh: bool = False,
+        adapters: Sequence[int] = (),
+    ) -> Task:
         """Take a strategy in; its first tokens are fed by one of the next steps, sooner if its `priority` is
         lower. `others` are the models that it feeds as its 1, 2, ...: there is a cache of its own for each.
-        If `fresh`, all is computed, nothing taken from the prefix cache or left there.
+        If `fresh`, all is computed, nothing taken from the prefix cache or left there. `adapters` says which
+        one the strategy has of each of its models, if any.
         """
         if self._closed:
             raise RequestError("this model has been closed, and answers no more")
         models = [self._model, *map(self._guest, others)]
-        places = [Place(model, None if fresh else model.prefixes) for model in models]
+        numbers = [*adapters, *[0] * (len(models) - len(adapters))]
+        places = [
+            Place(model, None if fresh else model.prefixes, number)
+            for model, number in zip(models, numbers, strict=True)
+        ]
         task = Task(strategy, places, place_in_line(next(self._arrivals), priority))
         _advance(task)
         if not task.done:

@@ -3,8 +3,8 @@
 import logging
 import secrets
 from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
@@ -21,19 +21,19 @@ from sardonyx.runtime.loading import load_parts
 from sardonyx.runtime.logits import Setting
 from sardonyx.runtime.manifest import Manifest
 from sardonyx.runtime.model import Memory, Model
-from sardonyx.runtime.params import SamplingParams, model_defaults
+from sardonyx.runtime.params import SamplingParams, model_defaults, noting
 from sardonyx.runtime.phrases import Phrases
-from sardonyx.runtime.prefixes import PrefixCache, Reuse, States
+from sardonyx.runtime.prefixes import PrefixCache, Reuse
 from sardonyx.runtime.prompts import Message, Prompt, Prompts, Text
 from sardonyx.runtime.saved_prefix import SavedPrefix, read, write
 from sardonyx.runtime.scores import Normalization, Scores, scored
 from sardonyx.runtime.selection import Consensus, majority, mean_logprob, ranked
-from sardonyx.runtime.strategies import Algorithm, Decoding, Feed, Request
+from sardonyx.runtime.strategies import Algorithm, Feed, Request
 from sardonyx.runtime.strategies.given import given
+from sardonyx.runtime.strategies.prefix import computed, pinned
 from sardonyx.runtime.strategies.sample import Sample
 from sardonyx.runtime.strategies.score import score
 from sardonyx.runtime.stream import Stream, telling
-from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
 SAMPLE = Sample()
@@ -69,6 +69,7 @@ class LLM:
         self._model = Model(manifest, program, memory)
         self._engine = Engine(self._model, exact=exact)
         self._driver = Driver(self._engine)
+        self._adapter = 0
 
     @classmethod
     def load(
@@ -90,16 +91,26 @@ class LLM:
         late ones give way. `place` says on which execution provider. Raises ArtifactError naming the file
         that is missing, cut or altered, RequestError for a provider that is not here.
         """
-        if threads is not None and threads < 1:
-            raise RequestError(f"threads={threads}: at least 1 is needed")
-        parts = load_parts(Path(folder), threads or usable_cores(), place, check=check)
+        parts = load_parts(Path(folder), threads, place, check=check)
         return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, memory)
 
+    def adapted(self, adapter: str | None) -> "LLM":
+        """This model with one of its adapters, or without: all else is shared, and what is asked of either is
+        computed together. Raises RequestError for a name that it does not know.
+        """
+        twin = copy(self)
+        twin._adapter = self.manifest.adapter_number(adapter)
+        return twin
+
     def generate(
-        self, prompt: Prompt, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        algorithm: Algorithm = SAMPLE,
+        adapter: str | None = None,
     ) -> Completion:
         """Answer a prompt and wait for the whole answer. Raises RequestError for what cannot be honoured."""
-        return self.generate_n(prompt, 1, params, algorithm)[0]
+        return (self.adapted(adapter) if adapter else self).generate_n(prompt, 1, params, algorithm)[0]
 
     def generate_n(
         self, prompt: Prompt, n: int, params: SamplingParams | None = None, algorithm: Algorithm = SAMPLE
@@ -120,7 +131,8 @@ class LLM:
         algorithm: Algorithm = SAMPLE,
     ) -> Completion:
         """Answer the last of a chat's messages: `[{"role": "user", "content": "Hello"}]`."""
-        _check_messages(messages)
+        if isinstance(messages, str):
+            raise RequestError("chat takes messages; for a text as it is there is generate")
         return self.generate(messages, params, algorithm)
 
     def stream(
@@ -145,7 +157,7 @@ class LLM:
         scorer: Callable[[Completion], float] = mean_logprob,
     ) -> list[Completion]:
         """n answers, best first by a score: the mean log probability of their tokens, or a caller's."""
-        return ranked(self.generate_n(prompt, n, _noting(params or self.default_params)), scorer)
+        return ranked(self.generate_n(prompt, n, noting(params or self.default_params)), scorer)
 
     def self_consistency(
         self,
@@ -155,7 +167,7 @@ class LLM:
         params: SamplingParams | None = None,
     ) -> Consensus:
         """What most of n answers come to: `extract` finds it in a text, None if there is nothing to find."""
-        return majority(self.generate_n(prompt, n, _noting(params or self.default_params)), extract)
+        return majority(self.generate_n(prompt, n, noting(params or self.default_params)), extract)
 
     def score(
         self, prompt: Prompt, candidates: Sequence[Text], *, normalize: Normalization | None = None
@@ -166,10 +178,8 @@ class LLM:
         says so. The prompt is computed once, candidates side by side. Where the tokenizer draws the end of
         the prompt and the beginning of a candidate together, that end counts to all candidates.
         """
-        if not candidates:
-            raise RequestError("there are no candidates; give one at least")
         known, tokens = self._prompts.encode_before(prompt, candidates)
-        found = self._driver.run(score(known, tokens))
+        found = self._driver.run(score(known, tokens), adapter=self._adapter)
         texts = [text if isinstance(text, str) else self.tokenizer.decode(text) for text in candidates]
         return Scores(tuple(scored(*one, normalize) for one in zip(texts, tokens, found, strict=True)))
 
@@ -180,14 +190,14 @@ class LLM:
 
         Raises RequestError above the context length.
         """
-        return self._driver.run(given(feeds), fresh=True)
+        return self._driver.run(given(feeds), fresh=True, adapter=self._adapter)
 
     def save_prefix(self, prompt: Prompt, path: Path | str) -> int:
         """Compute what all texts have in common that begin with this prompt, and write it to a file for
         `load_prefix`. Returns the number of tokens. Raises RequestError for what cannot be kept; OutputError.
         """
-        tokens = self._model.prefixes.whole(self._prompts.beginning(prompt))
-        states = self._driver.run(_computed(self._model.prefixes, tokens))
+        tokens = _prefixes(self).whole(self._prompts.beginning(prompt))
+        states = self._driver.run(computed(self._model.prefixes, tokens))
         write(Path(path), self.manifest, SavedPrefix(prompt, tokens, states))
         return len(tokens)
 
@@ -196,7 +206,8 @@ class LLM:
         prompt. Raises ArtifactError when the file is of another artifact, or is not what was written.
         """
         prefix = read(Path(path), self.manifest)
-        return self._driver.run(_pinned(self._model.prefixes, prefix))
+        prompt: Prompt = self._driver.run(pinned(_prefixes(self), prefix))
+        return prompt
 
     def close(self) -> None:
         """Cancel what is running, and take nothing more."""
@@ -223,24 +234,40 @@ class LLM:
     ) -> Stream:
         """n answers to one prompt, as `generate_n` gives them, on their way."""
         llms: list[LLM] = [self, *algorithm.others]
-        for other in llms:
-            _check_same_tokens(self, other)
-        watch = Stopwatch(lambda: sum(llm._program.run_s for llm in llms))
-        params, ids = params or self.default_params, self.encode(prompt)
-        context = min(_context_for(ids, llm, algorithm.outgrows) for llm in llms)
-        room = ENDLESS if algorithm.outgrows else context - len(ids)
-        if n < 1:
-            raise RequestError(f"n={n} is out of range: it must be at least 1")
-        params, setting = _setting(self, params, len(ids))
-        answer = TextAnswer(ids, params, self.tokenizer, room, watch)
-        answers = [answer, *(answer.fork() for _ in range(n - 1))]
-        seed = secrets.randbits(63) if params.seed is None else params.seed
-        request = Request(answers, params, setting, seed, self.encode, context)
+        request, answers = _request(llms, prompt, n, params or self.default_params, algorithm.outgrows)
         decoding = telling(algorithm.start(request), answers)
-        task = self._engine.submit(decoding, *(llm._model for llm in llms[1:]), priority=priority)
+        others, adapters = (llm._model for llm in llms[1:]), [llm._adapter for llm in llms]
+        task = self._engine.submit(decoding, *others, priority=priority, adapters=adapters)
         if task.error is not None:
             raise task.error
         return Stream(self._engine, self._driver, task, answers)
+
+
+def _request(
+    llms: Sequence[LLM], prompt: Prompt, n: int, params: SamplingParams, outgrows: bool
+) -> tuple[Request, Sequence[TextAnswer]]:
+    """What is asked of the first of these models, which decodes together with the others; its answers."""
+    llm = llms[0]
+    for other in llms:
+        _check_same_tokens(llm, other)
+    watch = Stopwatch(lambda: sum(llm._program.run_s for llm in llms))
+    ids = llm.encode(prompt)
+    context = min(one._model.room_for(ids, outgrows) for one in llms)
+    room = ENDLESS if outgrows else context - len(ids)
+    if n < 1:
+        raise RequestError(f"n={n} is out of range: it must be at least 1")
+    params, setting = _setting(llm, params, len(ids))
+    answer = TextAnswer(ids, params, llm.tokenizer, room, watch)
+    answers = [answer, *(answer.fork() for _ in range(n - 1))]
+    seed = secrets.randbits(63) if params.seed is None else params.seed
+    return Request(answers, params, setting, seed, llm.encode, context), answers
+
+
+def _prefixes(llm: LLM) -> PrefixCache:
+    """Where beginnings are kept. Raises RequestError for a model with an adapter."""
+    if llm._adapter:
+        raise RequestError("a prefix is kept of the model without an adapter, and is of no use with one")
+    return llm._model.prefixes
 
 
 def _check_same_tokens(llm: LLM, other: LLM) -> None:
@@ -253,45 +280,9 @@ def _check_same_tokens(llm: LLM, other: LLM) -> None:
         )
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
-    if isinstance(messages, str):
-        raise RequestError("chat takes messages; for a text as it is there is generate")
-
-
-def _context_for(ids: Sequence[int], llm: LLM, outgrows: bool) -> int:
-    """Positions for a text that begins with these tokens. Raises RequestError unless they fit or outgrow."""
-    context, memory = llm._model.context_length, llm._model.memory.cache
-    if not ids:
-        raise RequestError("the prompt is empty; give it at least one token")
-    if len(ids) >= context and not outgrows:
-        holder = "the model" if context == llm.manifest.context_length else f"a cache of {memory} bytes"
-        raise RequestError(
-            f"the prompt has {len(ids)} tokens, but {holder} holds {context} "
-            "positions, prompt and answer together; shorten the prompt"
-        )
-    return context
-
-
 def _setting(llm: LLM, params: SamplingParams, prompt_tokens: int) -> tuple[SamplingParams, Setting]:
     """The parameters as a model's tokens have them. Raises RequestError."""
     llm._prompts.check_tokens("stop_token_ids", params.stop_token_ids)
     ends = () if params.ignore_eos else tuple(llm.manifest.tokens.eos)
     params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *ends))
     return llm._phrases.resolve(params), Setting(prompt_tokens, ends, llm.manifest.vocab_size)
-
-
-def _noting(params: SamplingParams) -> SamplingParams:
-    """The parameters, with log probabilities asked for."""
-    return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)
-
-
-def _computed(prefixes: PrefixCache, tokens: Sequence[int]) -> Decoding[States]:
-    """The states of a prefix. A decoding, so that the engine looks after it as after any."""
-    yield Feed([tokens], wanted=0)
-    return prefixes.states(tokens)
-
-
-def _pinned(prefixes: PrefixCache, prefix: SavedPrefix) -> Decoding[Prompt]:
-    yield Feed([])  # from here on within a step: no other thread takes one meanwhile
-    prefixes.pin(prefix.tokens, prefix.states)
-    return cast("Prompt", prefix.prompt)

@@ -22,6 +22,7 @@ from sardonyx.runtime.neighbours import read
 from sardonyx.runtime.neighbours.folder import Neighbour
 from sardonyx.runtime.neighbours.self_check import check_tokenizer
 from sardonyx.runtime.onnx_outline import read_outline
+from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,13 @@ class Parts:
     program: Program
 
 
-def load_parts(folder: Path, threads: int, place: Place = ON_CPU, *, check: bool = True) -> Parts:
+def load_parts(folder: Path, threads: int | None, place: Place = ON_CPU, *, check: bool = True) -> Parts:
     """An artifact's, or of a neighbour's folder or graph. `check` compares files with the hashes that an
     artifact was written with. Raises SardonyxError naming the file that is not as it should be.
     """
+    threads = usable_cores() if threads is None else threads
+    if threads < 1:
+        raise RequestError(f"threads={threads}: at least 1 is needed")
     neighbour = read(folder)
     if neighbour is not None:
         return _of_neighbour(neighbour, threads, place)

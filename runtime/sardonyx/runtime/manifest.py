@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sardonyx.runtime.errors import ArtifactError
+from sardonyx.runtime.errors import ArtifactError, RequestError
 
 FORMAT = 1
 """Version of the contract. Raised when an older runtime would misread a newer artifact."""
@@ -83,6 +83,13 @@ class Calibrated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Switched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An adapter that requests may ask for by name: `sha256` is over its weight files."""
+
+    name: str
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an artifact is. `generation` keeps the model's own sampling defaults, in Hugging Face's terms."""
 
@@ -109,6 +116,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     hidden_size: int = 0
     """Width of the graph's output `hidden`, what the head reads of a position. 0: it has no such output."""
+
+    adapters: list[Switched] | msgspec.UnsetType = msgspec.UNSET
+    """Adapters 1, 2, ... of the graph's input `adapters`; 0 is none. Unset: it has no such input."""
+
+    @property
+    def adapter_names(self) -> list[str]:
+        """What requests may ask for, in order."""
+        return [adapter.name for adapter in self.adapters or ()]
+
+    def adapter_number(self, name: str | None) -> int:
+        """What the graph calls an adapter; None is 0. Raises RequestError for a name that there is not."""
+        names = self.adapter_names
+        if name is not None and name not in names:
+            known = f"known: {', '.join(names)}" if names else "it was exported without --adapters"
+            raise RequestError(f"{self.name} has no adapter {name!r}; {known}")
+        return 0 if name is None else names.index(name) + 1
 
     def cache_bytes_per_token(self) -> int:
         """Bytes that one more token of one sequence adds to the cache."""

@@ -81,6 +81,19 @@ class Model:
         if length + tokens > self.context_length:
             raise RequestError(f"{length} positions and {tokens} more: the model holds {self.context_length}")
 
+    def room_for(self, ids: Sequence[int], outgrows: bool) -> int:
+        """Positions for a text that begins with these tokens. Raises RequestError unless they fit."""
+        if not ids:
+            raise RequestError("the prompt is empty; give it at least one token")
+        if len(ids) >= self.context_length and not outgrows:
+            whole = self.context_length == self._manifest.context_length
+            holder = "the model" if whole else f"a cache of {self.memory.cache} bytes"
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens, but {holder} holds {self.context_length} "
+                "positions, prompt and answer together; shorten the prompt"
+            )
+        return self.context_length
+
     def check_fits(self, rows: int, positions: int) -> None:
         """Raises RequestError when so many rows of so many positions are more than the cache may hold."""
         most = self.arena.most
@@ -137,7 +150,11 @@ class Model:
             wanted += range(end - step.wanted, end)
         lengths = [length + count for length, count in zip(past, counts, strict=True)]
         batch = Batch(
-            ids, np.array(counts, np.int32), np.array(lengths, np.int32), np.array(wanted, np.int64)
+            ids,
+            np.array(counts, np.int32),
+            np.array(lengths, np.int32),
+            np.array(wanted, np.int64),
+            np.array(self.arena.adapters(start, stop), np.int64),
         )
         with self._running:
             made = self.program.run(batch, self.arena.view(start, stop))

@@ -219,3 +219,8 @@ def _is_off(name: str, value: Any, context: int) -> bool:
     if name in FOLLOWED:
         return value is None
     return not value or (name in OFF_AT_ONE and value == 1)
+
+
+def noting(params: SamplingParams) -> SamplingParams:
+    """The parameters, with log probabilities asked for."""
+    return params if params.logprobs is not None else msgspec.structs.replace(params, logprobs=0)

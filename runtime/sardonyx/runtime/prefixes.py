@@ -63,7 +63,8 @@ class PrefixCache:
         self._reuse = reuse
         self._arena = arena
         self._block_bytes = BLOCK * arena.bytes_per_position
-        self._roots: dict[Tokens, _Block] = {}
+        self._roots: dict[int, dict[Tokens, _Block]] = {}
+        """Of each adapter: the same text has other states with another one."""
         self._blocks: OrderedDict[_Block, None] = OrderedDict()
         """Those that take memory, the longest unused first. Whoever uses a block uses those before it too, a
         little later: so the first is always an end.
@@ -81,7 +82,7 @@ class PrefixCache:
         known = len(text)
         if known + len(tokens) - spare < BLOCK or len(tokens) <= spare:
             return 0
-        path = list(self._path([*text, *tokens[: len(tokens) - spare]]))
+        path = list(self._path([*text, *tokens[: len(tokens) - spare]], row.adapter))
         self._touch(path)
         count = BLOCK * len(path) - known
         if count <= 0:
@@ -95,13 +96,13 @@ class PrefixCache:
     def store(self, row: Row, text: Sequence[int]) -> None:
         """Keep a copy of what a row holds of `text`, which it begins with, as far as the memory goes."""
         sure = row.length if self._reuse.answers else row.canonical
-        path = list(self._path(text[:sure]))
+        path = list(self._path(text[:sure], row.adapter))
         self._touch(path)
         room = self._reuse.bytes // self._block_bytes - sum(not block.pinned for block in path)
         known = BLOCK * len(path)
         for start in range(known, min(sure, known + BLOCK * room) - BLOCK + 1, BLOCK):
             self.shrink(self._reuse.bytes - self._block_bytes)
-            siblings = path[-1].following if path else self._roots
+            siblings = path[-1].following if path else self._roots[row.adapter]
             tokens = tuple(text[start : start + BLOCK])
             block = _Block(self._arena.read(row, start, start + BLOCK), siblings, tokens)
             siblings[tokens] = block
@@ -118,16 +119,20 @@ class PrefixCache:
         return text[: len(text) // BLOCK * BLOCK]
 
     def states(self, text: Sequence[int]) -> States:
-        """Of each state `[heads, positions, width]` of a text that is known, else raises RequestError."""
-        path = list(self._path(text))
+        """Of each state `[heads, positions, width]` of a text that is known without an adapter, else raises
+        RequestError.
+        """
+        path = list(self._path(text, 0))
         if BLOCK * len(path) < len(text):
             raise RequestError(f"{len(text)} tokens are more than is kept for reuse; raise Reuse.bytes")
         self._touch(path)
         return [np.concatenate(states, axis=1) for states in zip(*(b.states for b in path), strict=True)]
 
     def pin(self, text: Sequence[int], states: States) -> None:
-        """Know a text from now on, whole blocks, by states that lie elsewhere: in a file."""
-        siblings = self._roots
+        """Know a text from now on, whole blocks and without an adapter, by states that lie elsewhere: in a
+        file.
+        """
+        siblings = self._roots.setdefault(0, {})
         for start in range(0, len(text) - BLOCK + 1, BLOCK):
             tokens = tuple(text[start : start + BLOCK])
             block = siblings.setdefault(tokens, _Block((), siblings, tokens))
@@ -142,9 +147,9 @@ class PrefixCache:
             block, _ = self._blocks.popitem(last=False)
             del block.parent[block.tokens]
 
-    def _path(self, text: Sequence[int]) -> Iterator[_Block]:
+    def _path(self, text: Sequence[int], adapter: int) -> Iterator[_Block]:
         """The blocks that a text begins with."""
-        following = self._roots
+        following = self._roots.setdefault(adapter, {})
         for start in range(0, len(text) - BLOCK + 1, BLOCK):
             block = following.get(tuple(text[start : start + BLOCK]))
             if block is None:

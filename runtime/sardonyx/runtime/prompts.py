@@ -37,8 +37,10 @@ class Prompts:
 
         A tokenizer may draw the end of the prompt and the beginning of a text into one token. So each text is
         encoded together with the prompt, and counted to the prompt is what all begin with that way; what is
-        left of the prompt belongs to every text. Token ids are joined as they are.
+        left of the prompt belongs to every text. Token ids are joined as they are. Raises RequestError.
         """
+        if not texts:
+            raise RequestError("there are no candidates; give one at least")
         known = self._as_text_or_ids(prompt)
         if isinstance(known, list):
             joined = [known + self._ids(text) for text in texts]

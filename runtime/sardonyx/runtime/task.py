@@ -153,6 +153,7 @@ class Place:
 
     model: Model
     prefixes: PrefixCache | None
+    adapter: int = 0
     reused: int = 0
     rows: list[Row] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
@@ -204,7 +205,7 @@ class Place:
             self.rows = self.model.arena.keep(self.rows, kept)
         self.kept = None
         while len(self.rows) < len(self.texts):
-            self.rows.append(self.model.arena.row())
+            self.rows.append(self.model.arena.row(self.adapter))
 
     def remember(self, index: int) -> None:
         """Leave what a row holds for texts that begin alike."""

@@ -21,6 +21,7 @@ class Batch:
     counts: NDArray[np.int32]  # [rows], new tokens that are not padding
     lengths: NDArray[np.int32]  # [rows], positions cached once this pass is done
     logit_rows: NDArray[np.int64]  # [wanted], indices into the flattened [rows * tokens]
+    adapters: NDArray[np.int64]  # [rows], 0 for none; all that a model without adapters is given
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class OrtProgram:
         self.run_s = 0.0
         self._reads_anew = place.provider is CPU  # what is bound elsewhere was copied when it was bound
         self._states = manifest.states
+        self._switches = bool(manifest.adapters)
         self._widths = {"logits": manifest.vocab_size, "hidden": manifest.hidden_size}
         self._memory: object = None
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
@@ -92,6 +93,7 @@ class OrtProgram:
             np.empty_like(batch.counts),
             np.empty_like(batch.lengths),
             np.empty_like(batch.logit_rows),
+            np.empty_like(batch.adapters),
         )
         total = np.zeros((), np.int32)
         output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
@@ -104,6 +106,8 @@ class OrtProgram:
             "logit_rows": own.logit_rows,
             "total_sequence_length": total,
         }
+        if self._switches:
+            inputs["adapters"] = own.adapters
         for name, array in inputs.items():
             _bind_array(binding.bind_input, name, array)
         for state, tensor in zip(self._states, cache.tensors, strict=True):
@@ -121,6 +125,7 @@ def _fill(bound: _Bound, batch: Batch) -> None:
     own.counts[...] = batch.counts
     np.subtract(batch.lengths, 1, out=own.lengths)  # the kernel counts from zero
     own.logit_rows[...] = batch.logit_rows
+    own.adapters[...] = batch.adapters
     bound.total[...] = batch.lengths.max()
 
 
@@ -138,6 +143,8 @@ def _check_graph(session: Any, manifest: Manifest, folder: Path) -> None:
         "total_sequence_length": ("int32", []),
         "logits": ("float32", [manifest.vocab_size]),
     }
+    if manifest.adapters:
+        expected["adapters"] = ("int64", [])
     if manifest.hidden_size:
         expected["hidden"] = ("float32", [manifest.hidden_size])
     for state in manifest.states:

@@ -53,6 +53,7 @@ def _part(batch: Batch, one: Pass) -> tuple[Batch, Indices]:
         counts,
         (before + one.first + counts).astype(np.int32),
         wanted,
+        batch.adapters[one.rows],
     )
     return part, asked
 

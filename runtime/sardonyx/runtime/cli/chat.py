@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
-from sardonyx.runtime.cli.options import Given, HelpAll, taking
+from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import SHOWS_LOGPROBS, sampling_options
 from sardonyx.runtime.errors import RequestError
@@ -25,6 +25,7 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
+    adapter: Adapter = None,
     help_all: HelpAll = False,
     *,
     sampling: Given,
@@ -50,6 +51,7 @@ def command(
     if cache and system:
         raise RequestError("--system and --cache both bring instructions; choose one of them")
     llm = load(model or DEFAULT_MODEL, threads, exact, Memory(reuse=Reuse(answers=True)), place)
+    llm = llm.adapted(adapter)
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"

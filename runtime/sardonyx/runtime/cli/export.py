@@ -32,6 +32,10 @@ HiddenStates = Annotated[
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", metavar="DIR", help="Merge a LoRA adapter, as PEFT saves it.")
 ]
+Adapters = Annotated[
+    list[Path] | None,
+    typer.Option("--adapters", metavar="DIR", help="Keep one beside it, to be switched; again for more."),
+]
 Via = Annotated[
     str | None, typer.Option(metavar="PROGRAM", help="Have optimum trace it: for any architecture.")
 ]
@@ -51,6 +55,7 @@ def command(
     keep_failed: KeepFailed = False,
     hidden_states: HiddenStates = False,
     adapter: Adapter = None,
+    adapters: Adapters = None,
     via: Via = None,
     calibrate: Calibrate = True,
 ) -> None:
@@ -75,7 +80,9 @@ def command(
     if adapter is not None:
         model = f"{model}+{adapter.resolve().name}"
     folder = out or library.artifact_folder(model, recipe)
-    options = Options(context, force, verify, thorough, keep_failed, hidden_states, adapter, via, calibrate)
+    options = Options(
+        context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or (), via, calibrate
+    )
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))

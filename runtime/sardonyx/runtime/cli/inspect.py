@@ -120,6 +120,7 @@ def _artifact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("recipe", f"{facts['recipe']} for {facts['target']}"),
         ("weights", _counts(Counter(facts["weights"].values()))),
         ("context", f"{facts['context_length']:,} tokens"),
+        *(("adapter", adapter["name"]) for adapter in facts.get("adapters", ())),
         ("states", _counts(states)),
         ("cache", f"{cache:,} bytes per token, {size_text(cache * facts['context_length'])} when full"),
         ("source", f"{source['name']} ({source['format']}, SHA-256 {source['sha256'][:12]}...)"),

@@ -145,6 +145,9 @@ def _show_all(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
+Adapter = Annotated[
+    str | None, typer.Option("--adapter", metavar="NAME", help="One of those it was exported with.")
+]
 HelpAll = Annotated[
     bool, typer.Option("--help-all", callback=_show_all, is_eager=True, help="Show all options, and leave.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
-from sardonyx.runtime.cli.options import Given, HelpAll, refuse_both, taking
+from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, refuse_both, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import sampling_options
 from sardonyx.runtime.errors import RequestError
@@ -39,6 +39,7 @@ def command(
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print answers and figures as JSON.")] = False,
+    adapter: Adapter = None,
     help_all: HelpAll = False,
     n: Annotated[
         int, typer.Option("-n", metavar="N", min=1, help="Give N answers.", rich_help_panel=SEVERAL)
@@ -62,8 +63,7 @@ def command(
 ) -> None:
     """Answer one prompt, as it is written.
 
-    MODEL may be left out: then it is smollm2-135m, prepared on first use.
-    The answer goes to stdout, its figures to stderr.
+    Without MODEL: smollm2-135m, prepared on first use. Figures go to stderr.
     """
     from sardonyx.runtime.cli import algorithms
     from sardonyx.runtime.cli.asking import Ask
@@ -76,7 +76,7 @@ def command(
     ask = Ask(n, best_of, self_consistency, extract, as_json)
     ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads, exact, Memory(), place)
+    llm = load(name, threads, exact, Memory(), place).adapted(adapter)
     framed = Frame(llm, utf8(system or ""), raw, llm.load_prefix(cache) if cache else "")
     question = framed.prompt(text)
     chosen = algorithms.algorithm(
