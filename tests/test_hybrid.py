@@ -90,6 +90,7 @@ class Interrupted:
 
     def __init__(self, program: OrtProgram, calls: int) -> None:
         self.run_s = 0.0
+        self.longest_run = 1 << 20
         self._program = program
         self._calls = calls
 

@@ -8,57 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mixed import TOKENS, Case, cases, params
 from random_models import random_checkpoint
 from sardonyx.export.api import Options, export
 from sardonyx.models.llama import EXAMPLE
-from sardonyx.runtime import LLM, SamplingParams
+from sardonyx.runtime import LLM
 from sardonyx.runtime.backends.scripted import ScriptedProgram
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.strategies import Algorithm
 from sardonyx.runtime.strategies.beam import BeamSearch
 from sardonyx.runtime.strategies.contrastive_decoding import ContrastiveDecoding
 from sardonyx.runtime.strategies.contrastive_search import ContrastiveSearch
-from sardonyx.runtime.strategies.diverse_beam import DiverseBeamSearch
 from sardonyx.runtime.strategies.ensemble import Ensemble
-from sardonyx.runtime.strategies.guidance import Guidance
 from sardonyx.runtime.strategies.prompt_lookup import PromptLookup
-from sardonyx.runtime.strategies.sample import Sample
 from sardonyx.runtime.stream import Stream
 from scripted_llm import VOCABULARY, scripted_llm, scripted_llm_manifest
 from toys import toy
 
-Case = tuple[Algorithm, SamplingParams, int]
 Answer = list[tuple[tuple[int, ...], str, float | None]]
 Pair = tuple[LLM, LLM]
-
-TOKENS = 12
-
-
-def params(**given: Any) -> SamplingParams:
-    return SamplingParams(max_tokens=TOKENS, seed=5, **given)
-
-
-def cases(amateur: LLM) -> dict[str, Case]:
-    """Every algorithm, drawing or not, for one answer or several."""
-    beams, groups = BeamSearch(num_beams=3), DiverseBeamSearch(num_beams=4, num_beam_groups=2)
-    return {
-        "greedy": (Sample(), params(), 1),
-        "sampling": (Sample(), params(temperature=1.0, top_p=0.9, logprobs=1), 1),
-        "sampling with penalties": (Sample(), params(temperature=1.3, repetition_penalty=1.2), 1),
-        "several": (Sample(), params(temperature=1.0), 4),
-        "mirostat": (Sample(), params(temperature=1.0, mirostat=2), 1),
-        "beams": (beams, params(), 3),
-        "beams of short texts": (BeamSearch(num_beams=4, length_penalty=-1.0), params(), 1),
-        "beam sampling": (beams, params(temperature=0.9), 2),
-        "groups": (groups, params(), 4),
-        "contrastive search": (ContrastiveSearch(penalty_alpha=0.6), params(top_k=4), 1),
-        "guidance": (Guidance(guidance_scale=1.8, negative_prompt="no"), params(temperature=0.8), 1),
-        "contrastive decoding": (ContrastiveDecoding(amateur=amateur), params(temperature=0.7), 1),
-        "ensemble": (Ensemble(models=(amateur,)), params(temperature=0.9), 1),
-        "lookup": (PromptLookup(prompt_lookup_num_tokens=6), params(temperature=0.7), 1),
-        "lookup, greedy": (PromptLookup(prompt_lookup_num_tokens=6), params(), 1),
-        "prompt logprobs": (beams, params(prompt_logprobs=2), 1),
-    }
 
 
 def prompt_of(name: str) -> str:

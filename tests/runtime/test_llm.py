@@ -251,6 +251,13 @@ def test_a_stream_never_looked_at_leaves_when_it_is_dropped(parrot: LLM) -> None
     assert len(parrot._model.arena) == 1
 
 
+def test_who_leaves_within_the_prompt_has_what_was_noted_of_it(llm: LLM) -> None:
+    stream = llm.stream([1, 2] * 50, SamplingParams(prompt_logprobs=0))
+    llm._engine.step()
+    stream.cancel()
+    assert stream.completion.prompt_logprobs == (None,)
+
+
 def test_a_dropped_iterator_cancels(parrot: LLM) -> None:
     stream = parrot.stream(HELLO)
     pieces = iter(stream)

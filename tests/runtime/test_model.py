@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from random_models import export_random
 from sardonyx.models.llama import EXAMPLE
 from sardonyx.runtime import cache
-from sardonyx.runtime.backends.ort import OrtProgram
+from sardonyx.runtime.backends.ort import OrtProgram, query_block
 from sardonyx.runtime.backends.scripted import ScriptedProgram, scripted_manifest
 from sardonyx.runtime.errors import RequestError
+from sardonyx.runtime.manifest import State
 from sardonyx.runtime.model import BATCHED_TOKENS, Model, Step
 
 CONTEXT = 60
@@ -141,3 +144,35 @@ def test_company_changes_not_a_bit(make_model: Callable[[], Model], counts: list
     together = feed(make_model(), 0, 1, 2, 3)
     for place in range(4):
         assert together[place] == feed(make_model(), place)[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "l2_bytes", "queries"),
+    [(16, 1 << 20, 32), (64, 1 << 20, 128), (128, 1 << 20, 256), (128, 1 << 18, 64), (64, None, 128)],
+)
+def test_queries_that_the_kernel_takes_at_once(head: int, l2_bytes: int | None, queries: int) -> None:
+    states = [State("past", "present", "kv", [2, head], "float32")]
+    assert query_block(states, l2_bytes) == queries
+
+
+@pytest.mark.parametrize("start", [0, 32, 64, 480])
+def test_any_part_of_a_longest_run_comes_out_as_in_the_whole(tmp_path: Path, start: int) -> None:
+    """And in a longer one the last token may not, which is what the limit is for."""
+    _, manifest = export_random({**EXAMPLE, "max_position_embeddings": 600}, tmp_path / "artifact")
+    program = OrtProgram(tmp_path / "artifact", manifest, threads=1)
+    text = np.random.default_rng(1).integers(1, 99, 600).tolist()
+    assert program.longest_run == 2 * 16
+
+    def states(*cuts: int) -> list[NDArray[Any]]:
+        model = Model(manifest, program)
+        row = model.arena.row()
+        for stop in (*range(32, start + 1, 32), *(start + cut for cut in cuts)):
+            model.forward([Step(row, text[row.length : stop], 0)])
+        return model.arena.read(row, start, row.length)
+
+    whole = states(32)
+    for cut in range(2, 32):
+        for part, of_whole in zip(states(cut), whole, strict=True):
+            assert np.array_equal(part, of_whole[:, :cut])
+    longer, cut_otherwise = states(33), states(31, 33)
+    assert not all(np.array_equal(*pair) for pair in zip(longer, cut_otherwise, strict=True))

@@ -66,7 +66,7 @@ class Engine:
         models = [self._model, *map(self._guest, others)]
         numbers = [*adapters, *[0] * (len(models) - len(adapters))]
         places = [
-            Place(model, None if fresh else model.prefixes, number)
+            Place(model, self._chunk_of(model), None if fresh else model.prefixes, number)
             for model, number in zip(models, numbers, strict=True)
         ]
         task = Task(strategy, places, place_in_line(next(self._arrivals), priority))
@@ -130,7 +130,7 @@ class Engine:
         for one in fed:
             one.skip_known()
         for model in dict.fromkeys(one.place.model for one in fed):
-            pieces = [one.piece(self._chunk, self._exact) for one in fed if one.place.model is model]
+            pieces = [one.piece(self._exact) for one in fed if one.place.model is model]
             for piece, output in zip(pieces, model.outputs([p.step for p in pieces]), strict=True):
                 piece.fed.take(piece, output)
 
@@ -142,7 +142,7 @@ class Engine:
                 task.line,
                 {models.index(model): room for model, room in taken.items()},
                 any(place.rows for place in task.places),
-                [fed.stop(self._chunk) - fed.place.length(fed.index) for fed in feeds],
+                [fed.stop() - fed.place.length(fed.index) for fed in feeds],
             )
             for task, taken, feeds in zip(self._tasks, rooms, waiting, strict=True)
         ]
@@ -155,6 +155,13 @@ class Engine:
             return other
         guest = self._guests[other] = self._guests.get(other) or other.twin()
         return guest
+
+    def _chunk_of(self, model: Model) -> int:
+        """The chunk, halved until a model computes any part of it as it computes the whole."""
+        chunk = self._chunk
+        while chunk > model.program.longest_run:
+            chunk //= 2
+        return chunk
 
     def _tidy(self) -> None:
         """Let go who was cancelled, unless a step is being taken: then its end will."""

@@ -73,9 +73,9 @@ class Fed:
     def left(self) -> int:
         return len(self.tokens) - self.done
 
-    def stop(self, chunk: int) -> int:
+    def stop(self) -> int:
         """Where the next piece ends: with the chunk that the row's length falls into, at the latest."""
-        text, start = self.text, self.place.length(self.index)
+        text, start, chunk = self.text, self.place.length(self.index), self.place.chunk
         stop = min(len(text.tokens) + self.left(), start + chunk - start % chunk)
         if start >= len(text.tokens):
             return stop
@@ -104,9 +104,9 @@ class Fed:
             self.done += count
             self.place.reused += count if self.index == 0 else 0
 
-    def piece(self, chunk: int, exact: bool) -> Piece:
+    def piece(self, exact: bool) -> Piece:
         """The next tokens. To be exact, a token never goes alone: the one before it is computed once more."""
-        row, text, stop = self.place.rows[self.index], self.text, self.stop(chunk)
+        row, text, stop = self.place.rows[self.index], self.text, self.stop()
         start, known = row.length, len(text.tokens)
         if start < known:
             tokens = text.tokens[start:stop]
@@ -146,12 +146,13 @@ class Place:
     """A task's rows in the cache of one model, and the texts that they hold.
 
     There is a row for each text, or none if they have been given up or not been taken yet. `kept` says how
-    rows are to be arranged, once it is their turn, for the texts that there are. `prefixes` is where
-    beginnings of texts come from and are left, if they may; `reused` counts the tokens that came from there
-    for the first row.
+    rows are to be arranged, once it is their turn, for the texts that there are. Pieces of prompts end at
+    multiples of `chunk`. `prefixes` is where beginnings of texts come from and are left, if they may;
+    `reused` counts the tokens that came from there for the first row.
     """
 
     model: Model
+    chunk: int
     prefixes: PrefixCache | None
     adapter: int = 0
     reused: int = 0

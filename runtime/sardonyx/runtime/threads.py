@@ -1,4 +1,5 @@
-"""How many cores this process may really use: by affinity, cgroup quota and SMT siblings, not by the host.
+"""How many cores this process may really use: by affinity, cgroup quota and SMT siblings, not by the host;
+and how much one of them has at hand.
 
 Reads Linux's /proc and /sys below a root that tests can replace; elsewhere, or where a file is missing or
 odd, that limit is taken as absent. It knows nothing of what the cores are used for.
@@ -46,6 +47,12 @@ def physical_cores(cpus: frozenset[int], root: Path = ROOT) -> int:
 def cgroup_quota(root: Path = ROOT) -> float | None:
     """CPUs' worth of time that the process's cgroup and all above it grant; None if none sets a limit."""
     return min(_quotas(root), default=None)
+
+
+def l2_cache_bytes(root: Path = ROOT) -> int | None:
+    """Size of the first core's second cache, None if unknown: kernels choose their blocks by it."""
+    size = _text(root / "sys/devices/system/cpu/cpu0/cache/index2/size").strip()
+    return int(size[:-1]) << 10 if size.endswith("K") and size[:-1].isdecimal() else None
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -50,6 +50,10 @@ class Program(Protocol):
 
     run_s: float
     """Seconds spent inside the inference library so far."""
+    longest_run: int
+    """Up to so many tokens of a row at once, two at least, come out as any other way to cut the text would
+    have it, to the bit.
+    """
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         """Run the graph once. Updates the cache rows in place."""

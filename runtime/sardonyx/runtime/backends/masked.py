@@ -28,6 +28,7 @@ class MaskedProgram:
     ) -> None:
         """`reads_anew`: what is bound is read when the graph runs. A device copies it when it is bound."""
         self.run_s = 0.0
+        self.longest_run = 1 << 20  # its attention is made of plain operators, which promise nothing
         self._session = session
         self._signature = signature
         self._rules = rules_of(signature)

@@ -6,6 +6,7 @@ bound arrays.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +19,8 @@ from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
 from sardonyx.runtime.backends.sessions import open_session
 from sardonyx.runtime.errors import ArtifactError
-from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest
+from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest, State
+from sardonyx.runtime.threads import l2_cache_bytes
 
 BINDINGS = 16
 """Bindings kept for reuse: a decode shape each, so this covers batches that grow and shrink."""
@@ -56,6 +58,7 @@ class OrtProgram:
         self._session = open_session(folder / MODEL_NAME, threads, place, needs=manifest.minimum_onnxruntime)
         _check_graph(self._session, manifest, folder)
         self.run_s = 0.0
+        self.longest_run = query_block(manifest.states, l2_cache_bytes())
         self._reads_anew = place.provider is CPU  # what is bound elsewhere was copied when it was bound
         self._states = manifest.states
         self._switches = bool(manifest.adapters)
@@ -127,6 +130,16 @@ def _fill(bound: _Bound, batch: Batch) -> None:
     own.logit_rows[...] = batch.logit_rows
     own.adapters[...] = batch.adapters
     bound.total[...] = batch.lengths.max()
+
+
+def query_block(states: Sequence[State], l2_bytes: int | None) -> int:
+    """Queries that the attention kernel takes at once: as many as both head widths together, fewer where
+    their scores are too many for the processor's second cache (GQAAttentionBase::ApplyAttention).
+
+    If the last block of a run has but one, it takes the way of a single token, with other last bits.
+    """
+    widths = 2 * max((state.shape[1] for state in states if state.kind == "kv"), default=64)
+    return widths if not l2_bytes else max(1, min(widths, l2_bytes // (16 * widths)))
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:

@@ -18,6 +18,7 @@ class PartedProgram:
     def __init__(self, program: Program, rules: Rules) -> None:
         self._program = program
         self._rules = rules
+        self.longest_run = program.longest_run
 
     @property
     def run_s(self) -> float:

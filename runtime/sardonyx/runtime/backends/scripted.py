@@ -23,6 +23,7 @@ class ScriptedProgram:
 
     def __init__(self, script: Script, hidden: Script = lambda tokens: ()) -> None:
         self.run_s = 0.0
+        self.longest_run = 1 << 20
         self.batches: list[Batch] = []
         self._scripts = (script, hidden)
         self._output = Output(*(np.empty((0, len(made([0]))), np.float32) for made in self._scripts))

@@ -69,5 +69,5 @@ class LogprobLog:
         return twin
 
     def read(self, start: int, stop: int) -> tuple[TokenLogprobs, ...]:
-        """Those of the positions from `start` to before `stop`."""
-        return tuple(self._at[position] for position in range(start, stop))
+        """Those of the positions from `start` to before `stop` that have been noted."""
+        return tuple(self._at[position] for position in range(start, stop) if position in self._at)
