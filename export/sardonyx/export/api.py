@@ -14,6 +14,7 @@ from sardonyx.export.artifact import failed_place, set_aside, writing
 from sardonyx.export.build import Extras, Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
 from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
+from sardonyx.export.layouts import check_layout, lay_out
 from sardonyx.export.recipes import RECIPES, Recipe
 from sardonyx.export.reference import REFERENCE, reference_of, require_space
 from sardonyx.export.structure import structure
@@ -35,7 +36,8 @@ class Options:
     needs. `adapter` is the folder of a LoRA adapter to merge into the model, `adapters` are some to keep
     beside it, which requests then choose by their folders' names. `via` names the program that makes the
     graph, for architectures of which there is no description: only "optimum". Without `calibrate` weights are
-    rounded each for itself, whatever they multiply: quicker, and worse.
+    rounded each for itself, whatever they multiply: quicker, and worse. `layout` names another program that
+    is to find what it wants in `out`, instead of an artifact.
     """
 
     context: int | None = None
@@ -48,6 +50,7 @@ class Options:
     adapters: Sequence[Path] = ()
     via: str | None = None
     calibrate: bool = True
+    layout: str | None = None
 
 
 DEFAULTS = Options()
@@ -71,6 +74,7 @@ def export(
     """
     if recipe not in RECIPES:
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
+    check_layout(options.layout)
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     with writing(out, force=options.force) as folder:
         try:
@@ -80,6 +84,8 @@ def export(
             checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
             if options.adapter is not None:
                 checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
+            if options.layout is not None:
+                return _laid_out(folder, checkpoint, chosen, options, progress)
             return _proven(folder, checkpoint, chosen, options, progress)
         except VerificationFailed as error:
             if failed is None:
@@ -108,15 +114,41 @@ def _proven(
     return manifest
 
 
+def _laid_out(
+    folder: Path, checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress
+) -> Manifest:
+    """Prove an artifact, and write it as another program wants it; the manifest is the artifact's."""
+    assert options.layout is not None
+    for asked, what in (
+        (options.hidden_states, "hidden states"),
+        (bool(options.adapters), "adapters to switch"),
+    ):
+        if asked:
+            raise RequestError(f"layout {options.layout} has no place for {what}; export it without")
+    with TemporaryDirectory(prefix="artifact-", dir=folder) as artifact:
+        manifest = _proven(Path(artifact), checkpoint, recipe, options, progress)
+        written = folder / "written"
+        written.mkdir()
+        lay_out(Path(artifact), written, options.layout, checkpoint.config)
+    for path in written.iterdir():
+        path.rename(folder / path.name)
+    written.rmdir()
+    return manifest
+
+
 def _brought_home(
     folder: Path, source: Path | Checkpoint, recipe: Recipe, options: Options, progress: Progress
 ) -> Manifest:
     """As `_proven`, of a graph that another program traces; the reference is that graph as it was traced."""
     if options.via != VIA or not isinstance(source, Path):
         raise RequestError(f"via {options.via!r} is not known; known: {VIA}, of a Hugging Face folder")
-    if options.hidden_states or options.adapter is not None or options.adapters:
-        what = "puts out no hidden states" if options.hidden_states else "takes no adapter"
-        raise RequestError(f"a graph made via {VIA} {what}; export it without")
+    for asked, what in (
+        (options.hidden_states, "puts out no hidden states"),
+        (options.adapter is not None or bool(options.adapters), "takes no adapter"),
+        (options.layout is not None, "has the layout that it has"),
+    ):
+        if asked:
+            raise RequestError(f"a graph made via {VIA} {what}; export it without")
     name, title = source.resolve().name, f"{source.resolve().name} as {recipe.name}"
     with TemporaryDirectory(prefix="traced-", dir=folder) as traced:
         progress(0, 1, f"tracing {name} with {VIA}")

@@ -140,3 +140,16 @@ def test_an_artifact_without_its_description_is_said(call: Call, model: Path, tm
         result = call(*command)
         assert result.code == 2
         assert "sardonyx.json: missing" in result.err
+
+
+def test_a_layout_wants_a_place(call: Call, tmp_path: Path) -> None:
+    """The library is for artifacts."""
+    source = write_model(tmp_path / "source")
+    result = call("export", str(source), "--layout", "genai")
+    assert (result.code, result.err) == (
+        2,
+        "error: --layout genai is for another program: say where it looks, with --out DIR\n",
+    )
+    result = call("export", str(source), "--layout", "genai", "--no-verify", "-o", str(tmp_path / "out"))
+    assert result.code == 0, result.err
+    assert (tmp_path / "out" / "genai_config.json").is_file()

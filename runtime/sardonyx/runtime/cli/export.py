@@ -36,6 +36,9 @@ Adapters = Annotated[
     list[Path] | None,
     typer.Option("--adapters", metavar="DIR", help="Keep one beside it, to be switched; again for more."),
 ]
+Layout = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Write it for genai or transformers.js instead.")
+]
 Via = Annotated[
     str | None, typer.Option(metavar="PROGRAM", help="Have optimum trace it: for any architecture.")
 ]
@@ -57,6 +60,7 @@ def command(
     adapter: Adapter = None,
     adapters: Adapters = None,
     via: Via = None,
+    layout: Layout = None,
     calibrate: Calibrate = True,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
@@ -68,6 +72,7 @@ def command(
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.quality import quality_line
     from sardonyx.runtime.cli.terminal import say, size_text
+    from sardonyx.runtime.errors import RequestError
     from sardonyx.runtime.library import stored_bytes
 
     with extra("export"):
@@ -79,9 +84,12 @@ def command(
     model = Path(source).resolve().stem if path == Path(source) else source
     if adapter is not None:
         model = f"{model}+{adapter.resolve().name}"
+    if layout is not None and out is None:
+        raise RequestError(f"--layout {layout} is for another program: say where it looks, with --out DIR")
     folder = out or library.artifact_folder(model, recipe)
     options = Options(
-        context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or (), via, calibrate
+        *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
+        *(via, calibrate, layout),
     )
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
