@@ -65,7 +65,7 @@ def lay_out(artifact: Path, folder: Path, layout: str, config: Mapping[str, Any]
 def _heads(artifact: Path) -> int:
     """Of queries, as the first attention says."""
     nodes = read_outline(artifact / MODEL_NAME).nodes
-    return next((node.attributes["num_heads"] for node in nodes if "num_heads" in node.attributes), 0)
+    return next((int(node.attributes["num_heads"]) for node in nodes if "num_heads" in node.attributes), 0)
 
 
 def _same(artifact: Path, folder: Path) -> list[Check]:
