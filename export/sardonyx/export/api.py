@@ -14,6 +14,7 @@ from sardonyx.export.artifact import failed_place, set_aside, writing
 from sardonyx.export.build import Extras, Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
 from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
+from sardonyx.export.int8_cache import limits_with, scales
 from sardonyx.export.layouts import check_layout, lay_out
 from sardonyx.export.recipes import RECIPES, Recipe
 from sardonyx.export.reference import REFERENCE, reference_of, require_space
@@ -23,6 +24,9 @@ from sardonyx.export.traced.optimum import trace
 from sardonyx.export.verify import Scope, certify, store
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.manifest import Manifest
+
+CACHES = ("float32", "int8")
+"""Types of cached keys and values."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Options:
     beside it, which requests then choose by their folders' names. `via` names the program that makes the
     graph, for architectures of which there is no description: only "optimum". Without `calibrate` weights are
     rounded each for itself, whatever they multiply: quicker, and worse. `layout` names another program that
-    is to find what it wants in `out`, instead of an artifact.
+    is to find what it wants in `out`, instead of an artifact. `kv` is the type of cached keys and values:
+    "int8" takes a quarter of the memory.
     """
 
     context: int | None = None
@@ -51,6 +56,7 @@ class Options:
     via: str | None = None
     calibrate: bool = True
     layout: str | None = None
+    kv: str = "float32"
 
 
 DEFAULTS = Options()
@@ -75,6 +81,8 @@ def export(
     if recipe not in RECIPES:
         raise RequestError(f"recipe {recipe!r} is not known; known: {', '.join(RECIPES)}")
     check_layout(options.layout)
+    if options.kv not in CACHES:
+        raise RequestError(f"a cache of {options.kv!r} is not known; known: {', '.join(CACHES)}")
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     with writing(out, force=options.force) as folder:
         try:
@@ -100,15 +108,19 @@ def _proven(
 ) -> Manifest:
     """Build in the folder and measure what was built; without `verify` only its structure is looked at."""
     title = f"{checkpoint.name} as {recipe.name}"
-    if options.verify:
+    if options.verify or options.kv == "int8":
         require_space(folder, checkpoint, copies=2)
     extras = Extras(options.hidden_states, _adapters(options.adapters, checkpoint))
-    manifest = build(folder, checkpoint, recipe, options.context, progress, extras)
-    if not options.verify:
-        demand(title, list(structure_checks(structure(folder, manifest))))
-        return manifest
-    with _reference(folder, checkpoint, manifest, progress) as reference:
-        certificate = certify(folder, reference, recipe.limits, Scope(options.thorough), progress)
+    limits = recipe.limits
+    with _reference(folder, checkpoint, recipe, options, progress) as reference:
+        if options.kv == "int8":
+            assert reference is not None
+            extras, limits = replace(extras, scales=scales(reference)), limits_with(limits)
+        manifest = build(folder, checkpoint, recipe, options.context, progress, extras)
+        if not options.verify:
+            demand(title, list(structure_checks(structure(folder, manifest))))
+            return manifest
+        certificate = certify(folder, reference, limits, Scope(options.thorough), progress)
     manifest = store(folder, certificate)
     demand(title, checks(certificate))
     return manifest
@@ -122,6 +134,7 @@ def _laid_out(
     for asked, what in (
         (options.hidden_states, "hidden states"),
         (bool(options.adapters), "adapters to switch"),
+        (options.kv != "float32", f"a cache of {options.kv}"),
     ):
         if asked:
             raise RequestError(f"layout {options.layout} has no place for {what}; export it without")
@@ -145,6 +158,7 @@ def _brought_home(
     for asked, what in (
         (options.hidden_states, "puts out no hidden states"),
         (options.adapter is not None or bool(options.adapters), "takes no adapter"),
+        (options.kv != "float32", "keeps its cache in float32"),
         (options.layout is not None, "has the layout that it has"),
     ):
         if asked:
@@ -179,9 +193,11 @@ def _adapters(paths: Sequence[Path], checkpoint: Checkpoint) -> Sequence[Adapter
 
 
 def _reference(
-    folder: Path, checkpoint: Checkpoint, manifest: Manifest, progress: Progress
+    folder: Path, checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress
 ) -> AbstractContextManager[Path | None]:
-    """The artifact to measure against; none for float32, which is its own reference."""
-    if manifest.recipe == REFERENCE:
+    """The artifact to measure against, and to see in how large keys and values get; none where neither is
+    asked for, nor for float32, which is its own reference.
+    """
+    if options.kv == "float32" and (recipe.name == REFERENCE or not options.verify):
         return nullcontext()
-    return reference_of(checkpoint, folder, manifest.context_length, progress)
+    return reference_of(checkpoint, folder, options.context, progress)

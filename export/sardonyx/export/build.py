@@ -16,6 +16,7 @@ from sardonyx.export.calibration import TEXT, WIDTH, Calibration, windows_of_tex
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import SPARE
 from sardonyx.export.cost_graph import cost
+from sardonyx.export.onnx_builder import Scales
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.parallel import single_threaded_blas
 from sardonyx.export.recipes import Recipe
@@ -32,6 +33,7 @@ from sardonyx.runtime.manifest import (
     MODEL_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
+    DType,
     Manifest,
     Source,
     State,
@@ -56,12 +58,13 @@ def described(checkpoint: Checkpoint) -> Decoder:
 
 @dataclass(frozen=True)
 class Extras:
-    """What an artifact may be able to do beside giving logits: put out what the head reads of a position, and
-    switch adapters.
+    """What an artifact may be able to do beside giving logits: put out what the head reads of a position,
+    switch adapters, and keep keys and values in 8 bits, in steps of `scales`.
     """
 
     hidden_states: bool = False
     adapters: Sequence[Adapter] = ()
+    scales: Scales | None = None
 
 
 NO_EXTRAS = Extras()
@@ -86,7 +89,14 @@ def build(
     check_weights(checkpoint, counted.weights, tied=decoder.tied)
     listen = listener(progress, counted.parameters, f"writing {checkpoint.name} as {recipe.name}")
     plan = Plan(
-        checkpoint, recipe, CPU, _context(decoder, context), listen, extras.hidden_states, extras.adapters
+        checkpoint,
+        recipe,
+        CPU,
+        _context(decoder, context),
+        listen,
+        extras.hidden_states,
+        extras.adapters,
+        scales=extras.scales,
     )
     write_tokenizer(folder, tokenizer)
     with _naming(checkpoint):
@@ -176,6 +186,7 @@ def _manifest(
     folder: Path, plan: Plan, graph: OnnxGraph, decoder: Decoder, tokenizer: TokenizerFiles
 ) -> Manifest:
     checkpoint = plan.checkpoint
+    dtype: DType = "int8" if plan.scales else "float32"
     return Manifest(
         format=FORMAT,
         name=checkpoint.name,
@@ -186,12 +197,12 @@ def _manifest(
         recipe=plan.recipe.name,
         target=plan.target.name,
         states=[
-            State(past, present, s.kind, list(s.shape), "float32", SPARE if s.kind == "window" else 0)
+            State(past, present, s.kind, list(s.shape), dtype, SPARE if s.kind == "window" else 0)
             for s, past, present in graph.builder.states
         ],
         tokens=Tokens(list(tokenizer.eos_ids), tokenizer.bos_id, dict(tokenizer.special_texts)),
         source=Source(checkpoint.name, checkpoint.format, sources_hash(checkpoint.files)),
-        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
+        files={path.name: file_record(path) for path in sorted(folder.iterdir()) if path.is_file()},
         minimum_onnxruntime=plan.target.minimum_onnxruntime,
         exporter=f"sardonyx {version('sardonyx')}",
         generation=dict(checkpoint.generation),

@@ -3,7 +3,7 @@
 What quantizers and lowerings build with. It knows names and places, not what any of it means.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -20,15 +20,21 @@ IR_VERSION = 11
 
 Dims = Sequence[int | str]
 Made = TypeVar("Made")
+Scales = Mapping[str, NDArray[Any]]
+"""Of states in 8 bits, by name: what a step of each channel is worth, `[1, heads, 1, width]`."""
 
 
 class OnnxBuilder:
-    """Appends to an onnx-ir graph and a weight file. `context` is how many positions to make room for."""
+    """Appends to an onnx-ir graph and a weight file. `context` is how many positions to make room for.
 
-    def __init__(self, weights: WeightFile, context: int) -> None:
+    Without `scales` states are float32.
+    """
+
+    def __init__(self, weights: WeightFile, context: int, scales: Scales | None = None) -> None:
         self.context = context
         self.states: list[tuple[StateSpec, str, str]] = []
         self._weights = weights
+        self._scales = scales
         self._nodes: list[ir.Node] = []
         self._inputs: dict[str, ir.Value] = {}
         self._outputs: dict[str, ir.Value] = {}
@@ -79,6 +85,10 @@ class OnnxBuilder:
         self.states.append((spec, past, f"present.{spec.name}"))
         each = (spec.shape[0], "capacity", spec.shape[1]) if spec.kind == "kv" else spec.shape
         return self.input(past, dtype, ["rows", *each]), f"present.{spec.name}"
+
+    def state_scale(self, name: str) -> ir.Value | None:
+        """What one step of a state's numbers is worth, `[1, heads, 1, width]`; None if they are float32."""
+        return self.constant(self._scales[name]) if self._scales else None
 
     def stored(
         self, name: str, dtype: ir.DataType, shape: Sequence[int], make: Callable[[], Chunks]

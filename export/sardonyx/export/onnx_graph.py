@@ -18,7 +18,7 @@ from sardonyx.export.adapters.branches import Branches
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import convolve
 from sardonyx.export.experts import Stack, mixture
-from sardonyx.export.onnx_builder import OnnxBuilder
+from sardonyx.export.onnx_builder import OnnxBuilder, Scales
 from sardonyx.export.positions import positions
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.recipes import Recipe
@@ -65,13 +65,14 @@ class Plan:
     adapters: Sequence[Adapter] = ()
     """Kept beside the weights, to be switched."""
     measured: Measured = unmeasured
+    scales: Scales | None = None
 
 
 class OnnxGraph:
     """Implements `models.graph.Graph` by appending nodes to an onnx-ir graph and weights to a file."""
 
     def __init__(self, plan: Plan, weights: WeightFile) -> None:
-        self.builder = OnnxBuilder(weights, plan.context)
+        self.builder = OnnxBuilder(weights, plan.context, plan.scales)
         self.quantizer_of: dict[str, str] = {}
         self._plan = plan
         self._recipe = plan.recipe.fitted(plan.checkpoint)

@@ -43,7 +43,7 @@ def reference_at(path: Path, context: int, progress: Progress = unheard) -> Iter
 
 @contextmanager
 def reference_of(
-    checkpoint: Checkpoint, place: Path | None, context: int, progress: Progress = unheard
+    checkpoint: Checkpoint, place: Path | None, context: int | None, progress: Progress = unheard
 ) -> Iterator[Path]:
     """The reference artifact of a checkpoint for as long as the block runs: 4 bytes for each parameter, in
     `place` or else where the system keeps temporary files.

@@ -19,6 +19,9 @@ from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
 
 Float64 = NDArray[np.float64]
 
+INT8_CACHE = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+"""Keys and values rounded to whole multiples of a scale for each channel of each head."""
+
 TABLE_POSITIONS = 1 << 14
 """Positions whose rotary angles are computed at a time: a context may have a million."""
 
@@ -48,14 +51,16 @@ def _kernel(
     *qkv, sinks = inputs
     layer = sum(known.kind == "kv" for known, _, _ in g.states) // 2
     shape = (spec.kv_heads, width)
-    key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), ir.DataType.FLOAT)
-    value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), ir.DataType.FLOAT)
+    scales = (g.state_scale(f"{layer}.key"), g.state_scale(f"{layer}.value"))
+    dtype = ir.DataType.FLOAT if scales[0] is None else ir.DataType.INT8
+    key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), dtype)
+    value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), dtype)
     lengths = (
         g.input("seqlens_k", ir.DataType.INT32, ["rows"]),
         g.input("total_sequence_length", ir.DataType.INT32, []),
     )
     biases = (None, None)  # position_ids, attention_bias
-    scales = (None,) * 4  # k_scale, v_scale, q_norm_weight, k_norm_weight
+    norms = (None, None)  # q_norm_weight, k_norm_weight
     output, key_out, value_out = g.ops(
         "GroupQueryAttention",
         *qkv,
@@ -66,6 +71,7 @@ def _kernel(
         *biases,
         sinks,
         *scales,
+        *norms,
         g.input("query_seqlens", ir.DataType.INT32, ["rows"]),
         count=3,
         domain=MICROSOFT,
@@ -75,10 +81,11 @@ def _kernel(
         do_rotary=int(spec.rotation is not None),
         local_window_size=spec.window or -1,
         softcap=spec.softcap or 0.0,
+        **({} if scales[0] is None else INT8_CACHE),
     )
     dims: list[int | str] = ["rows", spec.kv_heads, "capacity", width]
-    g.output(key_out, present_key, ir.DataType.FLOAT, dims)
-    g.output(value_out, present_value, ir.DataType.FLOAT, dims)
+    g.output(key_out, present_key, dtype, dims)
+    g.output(value_out, present_value, dtype, dims)
     return output
 
 

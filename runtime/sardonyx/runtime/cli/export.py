@@ -45,6 +45,7 @@ Via = Annotated[
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="Round 4-bit weights by what they multiply.")
 ]
+KV = Annotated[str, typer.Option(metavar="TYPE", help="The cache: float32, or int8 in a quarter of it.")]
 
 
 def command(
@@ -62,6 +63,7 @@ def command(
     via: Via = None,
     layout: Layout = None,
     calibrate: Calibrate = True,
+    kv: KV = "float32",
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -86,13 +88,14 @@ def command(
         model = f"{model}+{adapter.resolve().name}"
     if layout is not None and out is None:
         raise RequestError(f"--layout {layout} is for another program: say where it looks, with --out DIR")
-    folder = out or library.artifact_folder(model, recipe)
+    label = recipe if kv == "float32" else f"{recipe}-kv-{kv}"
+    folder = out or library.artifact_folder(model, label)
     options = Options(
         *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
-        *(via, calibrate, layout),
+        *(via, calibrate, layout, kv),
     )
     export_checkpoint(path, folder, recipe, options)
-    say(f"exported {source} as {recipe} ({size_text(stored_bytes(folder))}): {folder}")
+    say(f"exported {source} as {label} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
 
 
