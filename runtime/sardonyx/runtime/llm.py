@@ -84,12 +84,13 @@ class LLM:
     ) -> "LLM":
         """Load an artifact folder, or the graph of a neighbour (`neighbours.locate` finds it in its folder).
 
-        `threads` defaults to the cores that this process may use. `check` compares every file with the hash
-        it was written with, while the model loads. `exact` makes numbers independent of how the text came to
-        be fed, to the bit: an answer is the same with guesses or without. It costs up to a third of the
-        decoding speed. `memory` limits what is taken besides the weights: requests that do not fit wait, and
-        late ones give way. `place` says on which execution provider. Raises ArtifactError naming the file
-        that is missing, cut or altered, RequestError for a provider that is not here.
+        `threads` defaults to the cores that this process may use. `check` compares every file with
+        the hash it was written with, while the model loads. `exact` makes numbers independent of how
+        the text came to be fed, to the bit: an answer is the same with guesses or without. It costs a
+        tenth of the decoding speed, and half of it for eight answers at once. `memory` limits what is
+        taken besides the weights: requests that do not fit wait, and late ones give way. `place` says
+        on which execution provider. Raises ArtifactError naming the file that is missing, cut or
+        altered, RequestError for a provider that is not here.
         """
         parts = load_parts(Path(folder), threads, place, check=check)
         return cls(parts.manifest, parts.tokenizer, parts.template, parts.program, exact, memory)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("parrot")
 def test_lines_from_a_pipe_are_answered_one_by_one(call: Call) -> None:
     result = call("chat", stdin="Hello\n\nfine weather")
     assert (result.code, result.out) == (0, "Hello\nfine weather\n")
-    assert result.err.startswith("parrot (none). /help shows")
+    assert result.err.startswith("smollm2-135m (none). /help shows")
 
 
 def test_a_message_of_several_lines(call: Call) -> None:

@@ -1,6 +1,7 @@
 """What holds of every command: help at once, exit codes, one line for what is refused, odd surroundings."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import PARROT, PROGRAM, Call, spawn
+from command_line import PARROT, PROGRAM, Call, environment, spawn
 from sardonyx.runtime.cli.help_text import WIDTH, help_texts
 
 
@@ -139,3 +140,27 @@ def test_a_prompt_of_broken_bytes_is_refused() -> None:
     assert (process.returncode, out) == (2, b"")
     assert err.startswith(b"error: ")
     assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirections", "code", "message"),
+    [
+        (["run", "m", "Hello"], ">&-", 2, "error: standard output is closed"),
+        (["run", "m", "Hello"], "2>&-", 0, ""),
+        (["run", "-"], "<&-", 2, "error: the prompt is empty"),
+        (["chat", "m"], "<&-", 0, "m (none). /help"),
+        (["run", "m", "Hello"], ">/dev/full", 2, "error: No space left on device: what was written is not"),
+        (["run", "m", "Hello", "--json"], ">/dev/full", 2, "error: No space left on device"),
+        (["--help"], ">/dev/full", 2, "error: No space left on device"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_streams_that_are_not_there(arguments: list[str], redirections: str, code: int, message: str) -> None:
+    command = " ".join(map(shlex.quote, [*PARROT, *arguments]))
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {redirections}"], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

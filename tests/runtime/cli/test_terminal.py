@@ -52,3 +52,19 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(changes: dict[str, str]) ->
     assert "\x1b[2K" in shown  # erased
     if "NO_COLOR" in changes:
         assert "\x1b[3" not in shown
+
+
+ESCAPES = "red \x1b[31m, bell \a, back \b\r, delete \x7f, a C1 one \x9b2J,\n\ta line"
+
+
+def test_a_model_does_not_command_a_terminal() -> None:
+    program = f"from sardonyx.runtime.cli.terminal import write_answer, say\nwrite_answer([{ESCAPES!r}])"
+    with Terminal([sys.executable, "-c", program + f"\nsay({ESCAPES!r})"]) as terminal:
+        for _ in range(2):
+            seen = terminal.wait_for("a line")
+            assert seen.lstrip("\r\n") == "red ␛[31m, bell ␇, back ␈␍, delete ␡, a C1 one \ufffd2J,\r\n\t"
+
+
+def test_a_pipe_gets_a_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    write_answer([ESCAPES, "\n"])
+    assert capsys.readouterr().out == ESCAPES + "\n"

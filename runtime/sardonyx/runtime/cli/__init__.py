@@ -9,7 +9,6 @@ found wanting (a table says in what), 2 refused (one line says why), 130 interru
 """
 
 import importlib
-import io
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -18,20 +17,15 @@ from typing import Annotated
 import typer
 
 from sardonyx.runtime.cli.options import GroupedCommand
+from sardonyx.runtime.cli.streams import usable_streams
 from sardonyx.runtime.errors import SardonyxError, VerificationFailed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Always leaves by SystemExit."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal without emoji shows a question mark, not a traceback
     try:
-        application()(arguments, prog_name="sardonyx")
+        with usable_streams():
+            application()(arguments, prog_name="sardonyx")
     except VerificationFailed as error:
         from sardonyx.runtime.cli.terminal import table_text
 

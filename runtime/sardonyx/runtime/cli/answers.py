@@ -51,7 +51,7 @@ def tell_usage(answers: "Sequence[Completion]", limit: int | None) -> None:
 def show_consensus(found: "Consensus") -> None:
     """What most answers come to, and the votes beside it."""
     if found.value is not None:
-        print(value_text(found.value))
+        write_answer([value_text(found.value)])
     for value, count in found.votes.items():
         say(f"{count:4} {'vote ' if count == 1 else 'votes'}  {value_text(value)}")
     if found.unparsed:

@@ -65,7 +65,7 @@ def command(
         system = instructions(llm, cache)
     conversation = Conversation(llm, with_given(llm.default_params, sampling), system, chosen)
     lines = Lines(Library.of_user().root / "chat_history", conversation.commands)
-    say(f"{llm.manifest.name} ({llm.manifest.recipe}). /help shows what you can do, Ctrl-D leaves.")
+    say(f"{model or DEFAULT_MODEL} ({llm.manifest.recipe}). /help shows what you can do, Ctrl-D leaves.")
     for text in lines:
         if not conversation.take(text):
             break

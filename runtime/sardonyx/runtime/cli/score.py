@@ -37,7 +37,7 @@ def command(
 
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.run import utf8
-    from sardonyx.runtime.cli.terminal import say
+    from sardonyx.runtime.cli.terminal import say, write_answer
 
     by = cast("Normalization | None", normalize)  # score says so if it is not
     scores = load(model, threads, place=place).score(
@@ -51,6 +51,6 @@ def command(
         ]
         print(json.dumps({"best": scores.best.text, "candidates": figures}, ensure_ascii=False))
         return
-    print(scores.best.text)
+    write_answer([scores.best.text])
     for one, share in found:
         say(f"{one.score:10.4f}  {share:6.1%}  {one.text}")

@@ -8,20 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sardonyx.runtime.cli.streams import visible
+
 if TYPE_CHECKING:
     from sardonyx.runtime.answer import Usage
 
 
 def say(text: str) -> None:
     """One line for the person, beside the output."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
 def write_answer(pieces: Iterable[str]) -> None:
-    """Show an answer as it comes, and end it with a line's end."""
+    """Show an answer as it comes, and end it with a line's end.
+
+    A terminal is told nothing but text: what a model writes shall not command it. A pipe gets all as it is.
+    """
+    shown = visible if sys.stdout.isatty() else str
     last = ""
     for last in pieces:
-        print(last, end="", flush=True)
+        print(shown(last), end="", flush=True)
     if not last.endswith("\n"):
         print(flush=True)
 
