@@ -46,12 +46,14 @@ LENGTHS = (
 Expected = tuple[Path, list[Ask], Mapping[str, list[Any]]]
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8", "int4"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "int4", "int8 with keys and values too"])
 def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """A folder, requests, and what each gets alone."""
-    folder = tmp_path_factory.mktemp("mixed") / request.param
+    folder = tmp_path_factory.mktemp("mixed") / "artifact"
     checkpoint = random_checkpoint({**EXAMPLE, "max_position_embeddings": 400})
-    export(checkpoint, folder, recipe=request.param, options=Options(verify=False, hidden_states=True))
+    recipe, *cached = request.param.split(maxsplit=1)
+    options = Options(verify=False, hidden_states=True, kv="int8" if cached else "float32")
+    export(checkpoint, folder, recipe=recipe, options=options)
     llm = LLM.load(folder, threads=1, memory=Memory())
     asked = asks(llm, LENGTHS, llm.manifest.vocab_size)
     return folder, asked, {ask.name: ask.alone(llm) for ask in asked}
