@@ -156,7 +156,7 @@ class Calibration:
                 self._values[index] = stage(window, self._values[index])
             return window
 
-        sums: dict[tuple[Weight, ...], _Sum] = defaultdict(_Sum)
+        sums: dict[tuple[Weight, ...], MomentSum] = defaultdict(MomentSum)
         for window in in_parallel(through, range(len(self._windows))):
             with np.errstate(over="ignore", invalid="ignore"):
                 for multipliers, x in window.multiplied.items():
@@ -173,8 +173,7 @@ class Calibration:
     @property
     def record(self) -> Calibrated:
         """What was read, for the manifest."""
-        ids = np.array([token for window in self._windows for token in window], "<u4")
-        return Calibrated(tokens=len(ids), sha256=hashlib.sha256(ids.tobytes()).hexdigest())
+        return record_of(self._windows)
 
     @property
     def multipliers(self) -> list[Weight]:
@@ -186,7 +185,7 @@ class Calibration:
         return self._moments.get(weight)
 
 
-class _Sum:
+class MomentSum:
     """Sum of `x x^T`, in squares along the diagonal."""
 
     def __init__(self) -> None:
@@ -204,6 +203,12 @@ class _Sum:
 
     def mean(self) -> Moment:
         return [square / np.float32(self._count) for square in self._squares]
+
+
+def record_of(windows: Sequence[Tokens]) -> Calibrated:
+    """Windows that were read, for a manifest."""
+    ids = np.array([token for window in windows for token in window], "<u4")
+    return Calibrated(tokens=len(ids), sha256=hashlib.sha256(ids.tobytes()).hexdigest())
 
 
 def windows_of_text(name: str, folder: Path, bos: int | None, width: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -9,17 +10,18 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from foreign_graphs import LAYERS, Graph, reference, write_settings
+from foreign_graphs import LAYERS, Graph, reference, weights, write_settings
 from sardonyx.export import api
 from sardonyx.export.api import Options, export
 from sardonyx.export.certificate import stored_certificate
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.recipes import RECIPES, Recipe
+from sardonyx.export.traced import calibrate
 from sardonyx.export.traced.home import bring_home
 from sardonyx.export.traced.optimum import trace
 from sardonyx.export.traced.products import products
-from sardonyx.export.weights import Matrix
+from sardonyx.export.weights import Matrix, Moment
 from sardonyx.runtime import LLM
 from sardonyx.runtime.errors import MissingExtra, RequestError, SourceError
 from sardonyx.runtime.manifest import MODEL_NAME, PORTABLE, Manifest
@@ -64,6 +66,8 @@ class Kept:
     """A quantizer that loses nothing, but stores and multiplies in its own way: any mix-up of weights
     shows."""
 
+    calibrated: ClassVar = False
+
     def __str__(self) -> str:
         return "kept"
 
@@ -77,7 +81,7 @@ class Kept:
     def _stored(self, g: OnnxBuilder, weight: Matrix) -> ir.Value:
         return g.stored(f"{weight.name}.kept", ir.DataType.FLOAT, weight.shape, weight.chunks)
 
-    def dequantized(self, rows: Float32) -> Float32:
+    def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return rows
 
     def rounding(self, x: Float32) -> Float32:
@@ -136,6 +140,33 @@ def test_products_are_named_after_their_modules(tmp_path: Path) -> None:
     assert names[-1] == "lm_head.weight"
     assert {"wq0.weight", "model.h.0.attn.weight"} <= set(names)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("held", [calibrate.HELD, 2000])
+def test_what_is_multiplied_is_seen(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first layer, whose input is known; in one reading or in several."""
+    monkeypatch.setattr(calibrate, "HELD", held)
+    source = neighbour(tmp_path / "source")
+    found = [p for p in products(ir.load(source.laid.graph).graph) if not p.is_table]
+    windows = [TEXT, [*TEXT[3:], 3, 4]]
+    seen = calibrate.moments(source.laid.graph, found, source.manifest.states, windows)
+    assert {weight.name for weight in seen} == {product.weight.name for product in found}
+    w = weights()
+    x = np.concatenate([w["table"][list(tokens)] + w["places"][: len(tokens)] for tokens in windows])
+    first = next(weight for weight in seen if weight.name == "wq0.weight")
+    (square,) = seen[first]
+    np.testing.assert_allclose(square, x.T @ x / len(x), rtol=1e-5, atol=1e-5)
+
+
+def test_four_bits_are_calibrated_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "trace", traced)
+    for calibrated in (True, False):
+        options = Options(via="optimum", calibrate=calibrated, verify=False)
+        manifest = export(tmp_path, tmp_path / str(calibrated), recipe="int4", options=options)
+        assert (manifest.calibration is not None) == calibrated
+    assert not np.array_equal(logits(tmp_path / "True"), logits(tmp_path / "False"))
 
 
 def traced(source: Path, folder: Path) -> Neighbour:

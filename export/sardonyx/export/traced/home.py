@@ -1,5 +1,6 @@
 """From a neighbour's float32 graph to the files of an artifact, not measured yet."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,10 +9,15 @@ import onnx_ir as ir
 
 from sardonyx.export.artifact import sources_hash
 from sardonyx.export.build import Progress, listener, unheard, write_tokenizer
+from sardonyx.export.calibration import TEXT, WIDTH, record_of, windows_of_text
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import CPU
+from sardonyx.export.traced.calibrate import moments
+from sardonyx.export.traced.products import products
 from sardonyx.export.traced.rewrite import rewrite
 from sardonyx.export.weight_file import WeightFile
+from sardonyx.export.weights import Moment
+from sardonyx.models.graph import Weight
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import file_record
 from sardonyx.runtime.manifest import (
@@ -19,6 +25,7 @@ from sardonyx.runtime.manifest import (
     MODEL_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
+    Calibrated,
     Manifest,
     Source,
     write_manifest,
@@ -49,13 +56,14 @@ def bring_home(
             f"context {context} is out of range: the model was trained for 1 to {described.context_length} "
             "positions"
         )
+    write_tokenizer(folder, neighbour.tokenizer)
     model = ir.load(neighbour.laid.graph)
     parameters = _parameters(model.graph)
+    known, record = _calibrated(folder, neighbour, recipe, model.graph)
     with WeightFile(folder, WEIGHTS_NAME) as weights:
         listen = listener(progress, parameters, f"writing {name} as {recipe.name}")
-        quantizer_of = rewrite(model, weights, recipe, listen)
+        quantizer_of = rewrite(model, weights, recipe, listen, known.get)
     ir.save(model, folder / MODEL_NAME)
-    write_tokenizer(folder, neighbour.tokenizer)
     files = neighbour.files
     manifest = msgspec.structs.replace(
         described,
@@ -68,9 +76,24 @@ def bring_home(
         minimum_onnxruntime=CPU.minimum_onnxruntime,
         exporter=f"sardonyx {version('sardonyx')}, {described.exporter}",
         weights=quantizer_of,
+        calibration=record,
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def _calibrated(
+    folder: Path, neighbour: Neighbour, recipe: Recipe, graph: ir.Graph
+) -> tuple[Mapping[Weight, Moment], Calibrated | None]:
+    """What weights multiply, of those for which the recipe asks, and what was read to see it."""
+    found = [p for p in products(graph) if not p.is_table and recipe.quantizer(p.weight.name).calibrated]
+    if not recipe.calibrated or not found:
+        return {}, None
+    described = neighbour.manifest
+    windows = windows_of_text(TEXT, folder, described.tokens.bos, min(WIDTH, described.context_length))
+    if not windows:
+        return {}, None
+    return moments(neighbour.laid.graph, found, described.states, windows), record_of(windows)
 
 
 def _parameters(graph: ir.Graph) -> int:

@@ -12,14 +12,18 @@ from sardonyx.export.quantizers.none import Float
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.traced.products import Product, products
 from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import Matrix, OnRead
+from sardonyx.export.weights import Matrix, Measured, OnRead, unmeasured
 
 STORED_BYTES = 1024
 """Constants at least this large go to the weight file."""
 
 
-def rewrite(model: ir.Model, weights: WeightFile, recipe: Recipe, on_read: OnRead) -> dict[str, str]:
-    """Quantize in place; the quantizer of each weight, by name. Shows `on_read` what is read."""
+def rewrite(
+    model: ir.Model, weights: WeightFile, recipe: Recipe, on_read: OnRead, measured: Measured = unmeasured
+) -> dict[str, str]:
+    """Quantize in place; the quantizer of each weight, by name. Shows `on_read` what is read, and knows from
+    `measured` what is multiplied.
+    """
     graph = model.graph
     builder = OnnxBuilder(weights, context=0)
     quantizer_of = {}
@@ -29,7 +33,7 @@ def rewrite(model: ir.Model, weights: WeightFile, recipe: Recipe, on_read: OnRea
         if isinstance(quantizer, Float):
             on_read(product.tensor.array, product.weight.name)
             continue
-        matrix = Matrix(((product.weight, product.tensor),), on_read)
+        matrix = Matrix(((product.weight, product.tensor),), on_read, measured)
         if product.is_table:
             made = quantizer.embed(builder, product.x, matrix)
         else:
