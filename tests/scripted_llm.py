@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from sardonyx.runtime.backends.scripted import ScriptedProgram, scripted_manifest
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.llm import LLM, MEMORY
-from sardonyx.runtime.manifest import Manifest
+from sardonyx.runtime.manifest import MODEL_NAME, FileRecord, Manifest
 from sardonyx.runtime.model import Memory
 from sardonyx.runtime.tokenizer import Tokenizer as RuntimeTokenizer
 
@@ -20,6 +20,7 @@ SPECIAL = ["<end>", "<system>", "<user>", "<assistant>"]
 VOCABULARY = [*SPECIAL, *map(chr, range(32, 127)), "\n", "é", "🦜"]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 PACE_S = 0.02
+FILES = {MODEL_NAME: FileRecord(bytes=0, sha256="of nothing")}
 
 
 def script(tokens: Sequence[int]) -> list[float]:
@@ -44,7 +45,7 @@ def scripted_llm(*, template: str | None = TEMPLATE, context: int = 256, memory:
     inner.decoder = decoders.Fuse()
     inner.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
     return LLM(
-        scripted_llm_manifest(context),
+        msgspec.structs.replace(scripted_llm_manifest(context), files=FILES),
         RuntimeTokenizer(inner),
         None if template is None else ChatTemplate(template, {}),
         ScriptedProgram(script),

@@ -17,14 +17,14 @@ from sardonyx.runtime import LLM, Memory, Reuse, SamplingParams
 from sardonyx.runtime.errors import ArtifactError, OutputError, RequestError
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.saved_prefix import SavedPrefix, read, write
-from scripted_llm import scripted_llm, scripted_llm_manifest
+from scripted_llm import FILES, scripted_llm, scripted_llm_manifest
 
 STATES = [
     State("past.0", "present.0", "kv", [2, 3], "int8"),
     State("past.1", "present.1", "kv", [1, 2], "float16"),
     State("past.2", "present.2", "kv", [3, 1], "float32"),
 ]
-MANIFEST = msgspec.structs.replace(scripted_llm_manifest(), states=STATES)
+MANIFEST = msgspec.structs.replace(scripted_llm_manifest(), states=STATES, files=FILES)
 SYSTEM = "You answer in the words of the one who asks, and in no others."
 
 
@@ -134,6 +134,16 @@ def test_a_file_of_another_artifact_is_refused(tmp_path: Path, other: dict[str, 
     write(tmp_path / "a.kv", MANIFEST, prefix())
     with pytest.raises(ArtifactError, match=r"saved with parrot \(none\), and of no use to"):
         read(tmp_path / "a.kv", msgspec.structs.replace(MANIFEST, **other))
+
+
+def test_a_graph_without_hashes_has_no_files(tmp_path: Path) -> None:
+    """A folder that another program wrote: nothing would tell it from the next of its name."""
+    foreign = msgspec.structs.replace(MANIFEST, files={})
+    with pytest.raises(RequestError, match="parrot has no hashes"):
+        write(tmp_path / "a.kv", foreign, prefix())
+    write(tmp_path / "a.kv", MANIFEST, prefix())
+    with pytest.raises(RequestError, match="parrot has no hashes"):
+        read(tmp_path / "a.kv", foreign)
 
 
 def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sardonyx.runtime.errors import ArtifactError, OutputError
+from sardonyx.runtime.errors import ArtifactError, OutputError, RequestError
 from sardonyx.runtime.manifest import MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME, Manifest
 
 FORMAT = "sardonyx prefix 1"
@@ -107,7 +107,12 @@ def read(path: Path, manifest: Manifest) -> SavedPrefix:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """What makes states of one artifact useless to another: weights, graph, tokens, and how states lie."""
+    """What makes states of one artifact useless to another: weights, graph, tokens, and how states lie.
+
+    Raises RequestError for a graph without hashes, which could not be told from another.
+    """
+    if MODEL_NAME not in manifest.files:
+        raise RequestError(f"{manifest.name} has no hashes by which a file would know it: export it first")
     files = {name: manifest.files.get(name) for name in (MODEL_NAME, WEIGHTS_NAME, TOKENIZER_NAME)}
     known = {
         "files": files,
