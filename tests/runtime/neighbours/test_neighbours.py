@@ -95,6 +95,14 @@ def test_a_variant_is_chosen_by_name(tmp_path: Path) -> None:
         LLM.load(f"{folder}:q4")
 
 
+def test_graphs_of_other_kinds(tmp_path: Path) -> None:
+    """Of an encoder and a decoder, or of two branches."""
+    folder = transformers_js(tmp_path / "tiny", "decoder_model_merged", "encoder_model")
+    said = r"onnx: has decoder_model_merged\.onnx, encoder_model\.onnx, but no model\.onnx or model_DTYPE"
+    with pytest.raises(ArtifactError, match=said):
+        locate(str(folder))
+
+
 def test_what_is_no_neighbours_folder(tmp_path: Path) -> None:
     for word in ("", "What is an onyx?", "a:b", "x" * 5000, str(tmp_path), str(tmp_path / "model.onnx")):
         assert locate(word) is None

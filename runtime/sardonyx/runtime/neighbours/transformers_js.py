@@ -6,6 +6,7 @@ transformers.js).
 
 from pathlib import Path
 
+from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.huggingface.json_file import read_json, read_json_if_any
 from sardonyx.runtime.neighbours.folder import Laid
 
@@ -22,9 +23,17 @@ SUFFIXES = {
 
 
 def graphs(folder: Path) -> dict[str, Path]:
-    """By dtype, of the decoders of text."""
+    """By dtype, of the decoders of text. Raises ArtifactError for a folder with graphs of other kinds
+    alone."""
     found = {dtype: folder / "onnx" / f"{STEM}{suffix}.onnx" for dtype, suffix in SUFFIXES.items()}
-    return {dtype: path for dtype, path in found.items() if path.is_file()}
+    present = {dtype: path for dtype, path in found.items() if path.is_file()}
+    others = sorted(path.name for path in (folder / "onnx").glob("*.onnx"))
+    if others and not present and (folder / "config.json").is_file():
+        raise ArtifactError(
+            f"{folder / 'onnx'}: has {', '.join(others[:3])}, but no {STEM}.onnx or {STEM}_DTYPE.onnx; "
+            "only decoders of text in one graph can be run"
+        )
+    return present
 
 
 def read(folder: Path, graph: Path) -> Laid:
