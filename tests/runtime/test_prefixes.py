@@ -1,25 +1,33 @@
 """The prefix cache against plain lists: what comes out of it belongs to exactly the text asked for."""
 
 import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from sardonyx.runtime import cache, prefixes
+from sardonyx.runtime.backends.scripted import scripted_manifest
 from sardonyx.runtime.cache import Arena, Row
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.prefixes import PrefixCache, Reuse
+from sardonyx.runtime.saved_prefix import SavedPrefix, write
+from sardonyx.runtime.saved_prefix import read as load_prefix
+from scripted_llm import FILES
 
 LIMIT = 40
 STATES = [
     State("past.0", "present.0", "kv", [2, 3], "float32"),
     State("past.1", "present.1", "kv", [1, 2], "float16"),
 ]
+MANIFEST = msgspec.structs.replace(scripted_manifest(2), states=STATES, files=FILES)
 BLOCK = 3
 BLOCK_BYTES = BLOCK * (2 * 3 * 4 + 1 * 2 * 2)
 runs = st.lists(st.integers(0, 1), min_size=1, max_size=14)
@@ -29,6 +37,7 @@ runs = st.lists(st.integers(0, 1), min_size=1, max_size=14)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FIRST_CAPACITY", 4)
     monkeypatch.setattr(prefixes, "BLOCK", BLOCK)
+    monkeypatch.setattr("os.fsync", lambda _: None)  # no power will fail
 
 
 def number(text: list[int]) -> int:
@@ -75,7 +84,8 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         self.reuse = Reuse(4 * BLOCK_BYTES + 5)
         self.prefixes = PrefixCache(self.arena, self.reuse)
         self.texts: dict[Row, list[int]] = {}
-        self.saved: list[tuple[list[int], list[Any]]] = []
+        self.folder = TemporaryDirectory()
+        self.saved: list[Path] = []
         self.pinned: list[list[int]] = []
 
     @precondition(lambda self: len(self.texts) < 6)
@@ -127,14 +137,15 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
             return
         for state in states:
             assert (state == np.array(expected(list(whole)))[:, None]).all()
-        self.saved.append((list(whole), states))
+        self.saved.append(Path(self.folder.name) / f"{len(self.saved)}.kv")
+        write(self.saved[-1], MANIFEST, SavedPrefix(None, whole, states))
 
     @precondition(lambda self: self.saved)
     @rule(data=st.data())
     def load(self, data: st.DataObject) -> None:
-        text, states = data.draw(st.sampled_from(self.saved))
-        self.prefixes.pin(text, states)
-        self.pinned.append(text)
+        found = load_prefix(data.draw(st.sampled_from(self.saved)), MANIFEST)
+        self.prefixes.pin(found.tokens, found.states)
+        self.pinned.append(list(found.tokens))
 
     @rule(text=runs)
     def what_is_known_of_a_text_is_right(self, text: list[int]) -> None:
@@ -158,6 +169,7 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         assert self.prefixes.nbytes <= self.reuse.bytes
 
     def teardown(self) -> None:
+        self.folder.cleanup()  # what is mapped stays readable
         for row in self.texts:
             self.arena.release(row)
         assert len(self.arena) == 0
