@@ -67,6 +67,7 @@ def saved(folder: Path, name: str, changes: Mapping[str, Any], *adapters: Mappin
 
     config = {**architectures()[name].EXAMPLE, **changes}
     rng = np.random.default_rng(0)
+    torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**config), dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -82,7 +83,7 @@ def saved(folder: Path, name: str, changes: Mapping[str, Any], *adapters: Mappin
         with torch.no_grad():
             for parameter in adapted.parameters():
                 if parameter.requires_grad:
-                    noise = 0.3 * rng.standard_normal(tuple(parameter.shape))
+                    noise = 0.2 * rng.standard_normal(tuple(parameter.shape))
                     scaled = parameter * torch.from_numpy(1 + noise / 3) + torch.from_numpy(noise)
                     parameter.copy_(scaled.to(torch.float32))
             logits.append(adapted(torch.tensor([TOKENS])).logits[0].numpy())
