@@ -33,7 +33,7 @@ def describe(config: Mapping[str, Any]) -> Decoder:
     """The decoder that a Hugging Face config describes. Raises ConfigError naming the field at fault."""
     model_type = config.get("model_type")
     known = architectures()
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         near = difflib.get_close_matches(str(model_type), known, n=1, cutoff=0.0)
         raise UnknownModelType(
             f"model_type {model_type!r} is not known; nearest: {near[0]}; known: {', '.join(known)}"

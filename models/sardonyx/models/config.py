@@ -67,6 +67,14 @@ def layer_types(
     return kinds
 
 
+def table(config: Config, field: str) -> Config:
+    """Fields within a field. Absent or null has none."""
+    value = _field(config, field, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field} is {value!r:.60}, expected a table of fields")
+    return value
+
+
 def require(config: Config, *fields: str) -> None:
     """Refuse a config without these fields, whose defaults are one released model's and nobody else's."""
     for field in fields:

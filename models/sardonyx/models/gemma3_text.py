@@ -5,7 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from sardonyx.models.blocks import sandwich
-from sardonyx.models.config import Config, flag, integer, layer_types, number, number_or_none, only, require
+from sardonyx.models.config import (
+    Config,
+    flag,
+    integer,
+    layer_types,
+    number,
+    number_or_none,
+    only,
+    require,
+    table,
+)
 from sardonyx.models.decoder import Decoder, Embedding, Head
 from sardonyx.models.graph import AttentionSpec
 from sardonyx.models.parts.attention import Attention
@@ -81,10 +91,10 @@ def _kinds(config: Config, layers: int) -> Sequence[str]:
 
 def _attentions(config: Config, size: Sizes) -> Mapping[str, AttentionSpec]:
     """By kind of layer. Windows are turned by a frequency of their own, which is never scaled."""
-    by_kind = config.get("rope_parameters") or {
+    by_kind = table(config, "rope_parameters") or {
         "full_attention": {
             "rope_theta": number(config, "rope_theta", 1e6),
-            **(config.get("rope_scaling") or {}),
+            **table(config, "rope_scaling"),
         },
         "sliding_attention": {"rope_theta": number(config, "rope_local_base_freq", 1e4)},
     }

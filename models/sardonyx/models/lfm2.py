@@ -49,7 +49,7 @@ def spec(config: Mapping[str, Any]) -> Decoder:
     epsilon = number(config, "norm_eps", 1e-5)
     norm = RMSNorm(size.hidden, epsilon)
     mlp = GatedMLP(size.hidden, _inner(config), "silu")
-    theta = number(config, "theta", config.get("rope_theta") or 1e6)
+    theta = number(config, "theta" if config.get("theta") else "rope_theta", 1e6)
     attention = Attention(
         size.hidden,
         size.attention(rotation({**config, "rope_theta": theta}, size.head_width)),
@@ -82,7 +82,7 @@ def _kinds(config: Config, layers: int) -> Sequence[str]:
 
 def _inner(config: Config) -> int:
     """The feed-forward's width: two thirds of what is stated, times a factor, in whole multiples."""
-    inner = integer(config, "block_ff_dim", config.get("intermediate_size"))
+    inner = integer(config, "block_ff_dim" if config.get("block_ff_dim") else "intermediate_size")
     if not flag(config, "block_auto_adjust_ff_dim", True):
         return inner
     inner = int(2 * inner / 3)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sardonyx.models.blocks import pre_norm
-from sardonyx.models.config import Config, flag, integer, integer_or_none, number, only
+from sardonyx.models.config import Config, flag, integer, integer_or_none, number, only, table
 from sardonyx.models.decoder import Decoder
 from sardonyx.models.parts.attention import Attention
 from sardonyx.models.parts.mlp import GatedMLP, activation
@@ -53,5 +53,5 @@ def spec(config: Mapping[str, Any]) -> Decoder:
 
 def _scaling(config: Config) -> Mapping[str, Any]:
     """`longrope` was called `su` and `yarn` at first."""
-    scaling = config.get("rope_scaling") or {}
+    scaling = table(config, "rope_scaling")
     return {**scaling, "type": "longrope"} if scaling.get("type") in ("su", "yarn") else scaling

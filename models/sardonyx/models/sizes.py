@@ -21,6 +21,8 @@ class Sizes:
     context: int
 
     def __post_init__(self) -> None:
+        if self.head_width < 1:
+            raise ConfigError(f"{self.heads} attention heads are more than the hidden size, {self.hidden}")
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"num_attention_heads is {self.heads}, not a multiple of num_key_value_heads, {self.kv_heads}"

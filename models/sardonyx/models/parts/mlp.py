@@ -59,6 +59,6 @@ class MLP:
 def activation(config: Config, field: str = "hidden_act", default: str = "silu") -> Activation:
     """A function by its name in transformers. One that is not known is an error, not a guess."""
     name = config.get(field) or default
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ConfigError(f"{field} is {name!r}; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

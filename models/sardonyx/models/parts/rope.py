@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sardonyx.models.config import Config, ConfigError, flag, number, numbers
+from sardonyx.models.config import Config, ConfigError, flag, number, numbers, table
 from sardonyx.models.graph import LongRotation, Rotation
 
 Frequencies = tuple[float, ...]
@@ -24,9 +24,9 @@ def rotation(config: Config, width: int) -> Rotary:
     Scalings as Hugging Face's `modeling_rope_utils` defines them. A config may also hold all this in one
     field, `rope_parameters`, as transformers 5 writes it.
     """
-    stated = config.get("rope_parameters") or {}
+    stated = table(config, "rope_parameters")
     whole = {**config, **stated}
-    scaling = {**(config.get("rope_scaling") or {}), **stated}
+    scaling = {**table(config, "rope_scaling"), **stated}
     rotated = int(width * number(whole, "partial_rotary_factor", 1.0))
     if not 2 <= rotated <= width or rotated % 2:
         raise ConfigError(f"partial_rotary_factor rotates {rotated} of {width} channels of a head")
@@ -41,7 +41,7 @@ def frequencies(theta: float, width: int) -> Frequencies:
 def scaled(scaling: Mapping[str, Any], plain: Frequencies, config: Config) -> Rotary:
     """Frequencies after a config's scaling."""
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in SCALINGS:
+    if not isinstance(kind, str) or kind not in SCALINGS:
         raise ConfigError(f"rope_scaling {kind!r} is not known; known: {', '.join(SCALINGS)}")
     scale, fields = SCALINGS[kind]
     if unread := sorted(scaling.keys() - fields - COMMON_FIELDS):
@@ -110,6 +110,8 @@ def _longrope(plain: Frequencies, scaling: Mapping[str, Any], config: Config) ->
     """LongRoPE (arXiv 2402.13753): a divisor for each frequency, others beyond the original context."""
     context = _context(config)
     limit = int(number({**config, **scaling}, "original_max_position_embeddings", context))
+    if limit < 2:
+        raise ConfigError(f"original_max_position_embeddings is {limit}, too few for longrope")
     factor = context / limit if limit != context else number(scaling, "factor", 1.0)
     default = math.sqrt(1 + math.log(factor) / math.log(limit)) if factor > 1 else 1.0
     magnitude = number(scaling, "attention_factor", default)
