@@ -57,6 +57,16 @@ def test_a_path_without_a_place_goes_to_the_library(call: Call, model: Path, lib
     assert "2 prompt tokens, 3 generated" in result.err
 
 
+def test_a_cache_in_8_bits_is_a_matter_of_export(call: Call, model: Path, library: Library) -> None:
+    result = call("export", str(model), "--recipe", "fp32", "--kv", "int8", "--no-verify")
+    assert result.code == 0, result.err
+    assert [entry.name for entry in library.entries()] == ["tiny-fp32-kv-int8"]
+    assert "int8" in call("inspect", "tiny:fp32-kv-int8").out
+    assert call("run", "tiny:fp32-kv-int8", "Hi", "--raw", "--max-tokens", "3").code == 0
+    wrong = call("export", str(model), "--kv", "int3")
+    assert (wrong.code, wrong.err) == (2, "error: a cache of 'int3' is not known; known: float32, int8\n")
+
+
 def test_a_pulled_model_is_exported_by_its_name(call: Call, library: Library) -> None:
     write_model(library.checkpoint_folder("owner/tiny"))
     assert call("export", "owner/tiny", "--recipe", "fp32").code == 0
