@@ -89,16 +89,14 @@ class Fed:
         alone comes out with other last bits.
         """
         row, text, prefixes = self.place.rows[self.index], self.text, self.place.prefixes
-        if (
-            len(self.tokens) > BATCHED_TOKENS and not self.asked
-        ):  # the cache grows once, and not with each piece
+        first, self.asked = not self.asked, True
+        if first and self.left() > BATCHED_TOKENS:  # the cache grows once, and not with every piece
             self.place.model.arena.reserve(len(text.tokens) + self.left() + BATCHED_TOKENS)
         if prefixes is None:
             return
         if row.length == 0 < len(text.tokens):  # it was given up; what went several at a time may be there
             prefixes.extend(row, [], text.tokens[: text.canonical], spare=0)
-        if row.length == len(text.tokens) and not self.asked:
-            self.asked = True
+        elif first and row.length == len(text.tokens):
             count = prefixes.extend(row, text.tokens, self.tokens, spare=max(self.wanted, 2))
             text.grow(self.tokens[:count], alone=False)
             self.done += count
