@@ -114,6 +114,22 @@ def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
     assert b"Traceback" not in err
 
 
+def test_an_interrupt_while_modules_load_is_quiet_too() -> None:
+    program = (
+        "import sys\nclass Interrupted:\n"
+        "    def find_spec(name, *_):\n        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted)\nfrom sardonyx.runtime.__main__ import main\nmain()"
+    )
+    process = spawn([sys.executable, "-c", program], "--version")
+    assert process.communicate() == (b"", b"")
+    assert process.returncode == 130
+
+
+def test_it_is_a_module_to_run() -> None:
+    out, _ = spawn([sys.executable, "-m", "sardonyx.runtime"], "--version").communicate()
+    assert out.startswith(b"sardonyx 0.")
+
+
 @pytest.mark.parametrize(
     "environment",
     [
