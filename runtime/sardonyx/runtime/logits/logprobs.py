@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -69,5 +70,6 @@ class LogprobLog:
         return twin
 
     def read(self, start: int, stop: int) -> tuple[TokenLogprobs, ...]:
-        """Those of the positions from `start` to before `stop` that have been noted."""
-        return tuple(self._at[position] for position in range(start, stop) if position in self._at)
+        """Those of the positions from `start` to before `stop`, or to the first that has not been noted."""
+        noted = takewhile(self._at.__contains__, range(start, stop))
+        return tuple(self._at[position] for position in noted)
