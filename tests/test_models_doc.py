@@ -67,12 +67,19 @@ def _gguf(model_type: str) -> str:
 
 
 def _read_by_transformers() -> set[str]:
-    """From the parity test, which cannot be imported without its marker's environment."""
-    source = (ROOT / "tests" / "parity" / "test_gguf_parity.py").read_text("utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READ_BY_TRANSFORMERS":
-            return set(ast.literal_eval(node.value))
-    raise AssertionError("the list has another name now")
+    """From the parity tests, which cannot be imported without their marker's environment."""
+    return set(ast.literal_eval(_stated("test_gguf_parity.py", "READ_BY_TRANSFORMERS")))
+
+
+def _stated(module: str, name: str) -> ast.expr:
+    """What a parity test sets a name to."""
+    for node in ast.parse((ROOT / "tests" / "parity" / module).read_text("utf-8")).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == name:
+            value = node.value  # type: ignore[attr-defined]
+            assert isinstance(value, ast.expr)
+            return value
+    raise AssertionError(f"{name} has another name now")
 
 
 def variants() -> Iterator[str]:
@@ -82,8 +89,21 @@ def variants() -> Iterator[str]:
         yield f"- `{model_type}`: {names}\n"
 
 
+def adapters() -> Iterator[str]:
+    yield "\n## Adapters\n\nLogits within 1e-4 of those of peft, merged into the weights"
+    yield " and, where it says so, switched: two of them\nand none side by side in one batch.\n\n"
+    switched = ast.literal_eval(_stated("test_adapter_parity.py", "SWITCHED"))
+    cases = _stated("test_adapter_parity.py", "CASES")
+    assert isinstance(cases, ast.Dict)
+    for key, case in zip(cases.keys, cases.values, strict=True):
+        assert isinstance(key, ast.Constant)
+        assert isinstance(case, ast.Tuple)
+        architecture = ast.literal_eval(case.elts[0])
+        yield f"- `{architecture}`: {key.value}{', switched' if key.value in switched else ''}\n"
+
+
 def page() -> str:
-    return HEAD + "".join(table()) + NOTES + "".join(variants())
+    return HEAD + "".join(table()) + NOTES + "".join(variants()) + "".join(adapters())
 
 
 def test_the_page_says_what_the_tests_prove() -> None:

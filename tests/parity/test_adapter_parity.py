@@ -109,8 +109,9 @@ SWITCHED = (
     "fused by heads",
     "interleaved rows",
     "convolutions",
+    "matrices the other way round",
+    "ranks and alphas by pattern",
 )
-SWITCHED += ("matrices the other way round", "ranks and alphas by pattern")
 
 
 @pytest.mark.parametrize("case", SWITCHED)
