@@ -181,6 +181,20 @@ def test_what_finds_one_scale_for_all_tokens_gets_one_row(tmp_path: Path) -> Non
     assert parts.program._signature.mixing
 
 
+def test_in_place_a_text_may_be_cut_anywhere(tmp_path: Path) -> None:
+    """Up to what the kernel takes at once, to the bit: so a known beginning can be used again."""
+    foreign = Foreign(tmp_path, GRAPHS["in place"])
+    model = foreign.model()
+    longest = model.program.longest_run
+    assert 2 <= longest <= 2 * 8
+    text = [1 + i % 90 for i in range(longest)]
+    whole, cut = model.arena.row(), model.arena.row()
+    (expected,) = model.forward([Step(whole, text, 2)])
+    model.forward([Step(cut, text[:-2], 0)])
+    (found,) = model.forward([Step(cut, text[-2:], 2)])
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_decode_step_in_place_binds_no_state_anew(tmp_path: Path) -> None:
     foreign = Foreign(tmp_path, GRAPHS["in place"])
     model, program = foreign.model(), foreign.parts.program

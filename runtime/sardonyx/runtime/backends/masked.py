@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
+from sardonyx.runtime.backends.ort import query_block
 from sardonyx.runtime.backends.passes import Pass, passes, rules_of
 from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
+from sardonyx.runtime.threads import l2_cache_bytes
 
 Array = NDArray[Any]
 Lengths = NDArray[np.int32]
@@ -28,7 +30,9 @@ class MaskedProgram:
     ) -> None:
         """`reads_anew`: what is bound is read when the graph runs. A device copies it when it is bound."""
         self.run_s = 0.0
-        self.longest_run = 1 << 20  # its attention is made of plain operators, which promise nothing
+        self.longest_run = 1 << 20  # attention made of plain operators promises nothing
+        if signature.in_place:  # and this kernel what it promises our own graphs
+            self.longest_run = query_block(signature.states, l2_cache_bytes())
         self._session = session
         self._signature = signature
         self._rules = rules_of(signature)
