@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sardonyx.export.artifact import sources_hash
 from sardonyx.export.build import Progress, listener, unheard, write_tokenizer
 from sardonyx.export.calibration import TEXT, WIDTH, record_of, windows_of_text
+from sardonyx.export.parallel import single_threaded_blas
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import CPU
 from sardonyx.export.traced.calibrate import moments
@@ -60,7 +61,7 @@ def bring_home(
     model = ir.load(neighbour.laid.graph)
     parameters = _parameters(model.graph)
     known, record = _calibrated(folder, neighbour, recipe, model.graph)
-    with WeightFile(folder, WEIGHTS_NAME) as weights:
+    with WeightFile(folder, WEIGHTS_NAME) as weights, single_threaded_blas():
         listen = listener(progress, parameters, f"writing {name} as {recipe.name}")
         quantizer_of = rewrite(model, weights, recipe, listen, known.get)
     ir.save(model, folder / MODEL_NAME)
