@@ -69,6 +69,15 @@ ARCHITECTURES: Mapping[str, tuple[str, Callable[[Config], Mapping[str, Any]]]] =
             "logit_scale": c["logits_scaling"],
         },
     ),
+    "lfm2": (
+        "lfm2",
+        lambda c: {
+            "shortconv.l_cache": c["conv_L_cache"],
+            "attention.head_count_kv": [
+                c["num_key_value_heads"] if kind == "full_attention" else 0 for kind in c["layer_types"]
+            ],
+        },
+    ),
     "llama": ("llama", lambda c: {}),
     "mixtral": ("llama", lambda c: _experts(c["num_local_experts"])),
     "olmo2": ("olmo2", lambda c: {}),
@@ -133,7 +142,7 @@ def _sizes(config: Config) -> dict[str, Any]:
         "feed_forward_length": first("intermediate_size", "n_inner", "ffn_hidden_size"),
         "attention.head_count": heads,
         "attention.head_count_kv": first("num_key_value_heads"),
-        "attention.layer_norm_rms_epsilon": first("rms_norm_eps"),
+        "attention.layer_norm_rms_epsilon": first("rms_norm_eps", "norm_eps"),
         "attention.layer_norm_epsilon": first("layer_norm_eps", "norm_epsilon", "layer_norm_epsilon"),
         "rope.freq_base": first("rope_theta", "rotary_emb_base"),
         "attention.key_length": first("head_dim"),
@@ -175,6 +184,8 @@ def _fused(name: str, model_type: str) -> str | None:
         return f"{part[1].replace('self_attn', 'attention')}.query_key_value.{part[2]}".replace(
             "model.layers", "gpt_neox.layers"
         )
+    if model_type == "lfm2" and (part := re.fullmatch(r"(.+\.conv)\.[bcx]_proj\.(\w+)", name)):
+        return f"{part[1]}.in_proj.{part[2]}"
     if model_type == "phi3" and (part := re.fullmatch(r"(.+\.mlp)\.(gate|up)_proj\.weight", name)):
         return f"{part[1]}.gate_up_proj.weight"
     return None
@@ -185,6 +196,8 @@ def _hugging_face(name: str, model_type: str) -> str:
         name = name.replace("model.embed_positions", "transformer.wpe")
     if model_type == "gpt_oss":
         name = name.replace("mlp.gate.", "mlp.router.")
+    if model_type == "lfm2":
+        name = re.sub(r"model\.norm\b", "model.embedding_norm", name)
     if model_type == "stablelm":
         name = re.sub(r"([qk])_norm", r"\1_layernorm", name)
     if name.endswith("sinks"):

@@ -22,6 +22,7 @@ READ_BY_TRANSFORMERS = (
     "gemma2",
     "gemma3_text",
     "gpt2",
+    "lfm2",
     "llama",
     "phi3",
     "qwen2",

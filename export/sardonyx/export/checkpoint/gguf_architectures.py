@@ -36,6 +36,8 @@ class Architecture:
     """Sizes that its config calls otherwise than Llama's."""
     rotated: str | None = None
     """The config field of the share of each head that is rotated, where it is not all."""
+    without_heads: str | None = None
+    """The type of layers that have no heads, in files that count them layer by layer."""
     implied: Callable[[Config], Mapping[str, Any]] = lambda config: {}
     """Config fields that follow from others."""
     neutral: Mapping[str, Any] = field(default_factory=dict)
@@ -158,11 +160,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fixed={"hidden_act": "silu"},
         implied=gguf_implied.phi3,
         rotated="partial_rotary_factor",
-        layout={
-            **parts.PLAIN,
-            **parts.FUSED,
-            **parts.FUSED_GATES,
-        },
+        layout={**parts.PLAIN, **parts.FUSED, **parts.FUSED_GATES},
     ),
     "olmo2": Architecture(
         model_type="olmo2",
@@ -221,12 +219,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         present={"bias": "blk.0.attn_qkv.bias", "second_norm": "blk.0.attn_norm_2.weight"},
         renamed={"intermediate_size": "ffn_hidden_size"},
         implied=gguf_implied.falcon,
-        layout={
-            **parts.ENDS,
-            **parts.FUSED,
-            **parts.MLP,
-            **parts.FALCON_NORMS,
-        },
+        layout={**parts.ENDS, **parts.FUSED, **parts.MLP, **parts.FALCON_NORMS},
     ),
     "stablelm": Architecture(
         model_type="stablelm",
@@ -235,11 +228,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fixed={"hidden_act": "silu"},
         present={"use_qkv_bias": "blk.0.attn_q.bias", "qk_layernorm": "blk.0.attn_q_norm.weight"},
         rotated="partial_rotary_factor",
-        layout={
-            **parts.PLAIN,
-            **parts.GATED,
-            **parts.QK_NORMS_OF_EACH_HEAD,
-        },
+        layout={**parts.PLAIN, **parts.GATED, **parts.QK_NORMS_OF_EACH_HEAD},
     ),
     "command-r": Architecture(
         model_type="cohere",
@@ -272,6 +261,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             **parts.GATED,
             f"{parts.B}.attn_norm": f"{L}.input_layernorm",
         },
+    ),
+    "lfm2": Architecture(
+        model_type="lfm2",
+        required={"norm_eps": RMS["rms_norm_eps"], "conv_L_cache": ("shortconv.l_cache", int)},
+        fixed={"block_auto_adjust_ff_dim": False},
+        without_heads="conv",
+        layout=parts.SHORT_CONVOLUTIONS,
     ),
     "gpt-oss": Architecture(
         model_type="gpt_oss",

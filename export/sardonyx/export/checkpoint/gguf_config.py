@@ -5,6 +5,7 @@ scaling, which llama.cpp stores as a tensor.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sardonyx.export.checkpoint.gguf_architectures import DESCRIPTIVE, Architecture, Keys
@@ -26,8 +27,9 @@ _SIZES: Keys = {
     "num_attention_heads": ("attention.head_count", int),
     "max_position_embeddings": ("context_length", int),
 }
+_KEY_HEADS = "attention.head_count_kv"
 _HEADS_AND_ROTARY: Keys = {
-    "num_key_value_heads": ("attention.head_count_kv", int),
+    "num_key_value_heads": (_KEY_HEADS, int),
     "head_dim": ("attention.key_length", int),
     "rope_theta": ("rope.freq_base", float),
 }
@@ -93,6 +95,12 @@ def _check_understood(metadata: Metadata, prefix: str, architecture: Architectur
 
 def _sizes(metadata: Metadata, prefix: str, architecture: Architecture) -> dict[str, Any]:
     config: dict[str, Any] = {}
+    by_layer: dict[str, Any] = {}
+    counts = metadata.values.get(prefix + _KEY_HEADS)
+    if architecture.without_heads and isinstance(counts, list):
+        kinds = {True: "full_attention", False: architecture.without_heads}
+        by_layer["layer_types"] = [kinds[bool(count)] for count in counts]
+        metadata = replace(metadata, values={**metadata.values, prefix + _KEY_HEADS: max(counts, default=0)})
     for field, (key, kind) in [*_SIZES.items(), *architecture.required.items()]:
         config[field] = metadata.require(prefix + key, kind)
     for field, (key, kind) in [*_HEADS_AND_ROTARY.items(), *architecture.optional.items()]:
@@ -108,7 +116,7 @@ def _sizes(metadata: Metadata, prefix: str, architecture: Architecture) -> dict[
         "head_dim": config["hidden_size"] // heads,
         "rope_theta": 10000.0,  # llama.cpp's
     }
-    return {**defaults, **config}
+    return {**defaults, **config, **by_layer}
 
 
 def _scaling(

@@ -5,7 +5,7 @@ Tables only, put together in `gguf_architectures.py`. Stems are those of llama.c
 """
 
 from sardonyx.export.checkpoint import LazyTensor
-from sardonyx.export.checkpoint.huggingface_layouts import DOWN, GATES, QKV, L
+from sardonyx.export.checkpoint.huggingface_layouts import CONVOLVED, DOWN, GATES, QKV, L, equal_thirds
 from sardonyx.export.checkpoint.layouts import (
     Config,
     Layout,
@@ -87,6 +87,15 @@ QK_NORMS_OF_EACH_HEAD: Layout = {
 PERMUTED_QK_NORMS: Layout = {
     f"{B}.attn_q_norm": deinterleaved(f"{L}.self_attn.q_norm", "num_attention_heads", flat=True),
     f"{B}.attn_k_norm": deinterleaved(f"{L}.self_attn.k_norm", "num_key_value_heads", flat=True),
+}
+SHORT_CONVOLUTIONS: Layout = {
+    **PLAIN,
+    **QK_NORMS,
+    **GATED,
+    "token_embd_norm": "model.norm",
+    f"{B}.shortconv.conv": f"{L}.conv.conv",
+    f"{B}.shortconv.in_proj": split(equal_thirds, *CONVOLVED),
+    f"{B}.shortconv.out_proj": f"{L}.conv.out_proj",
 }
 EXPERTS_APART: Layout = {
     f"{B}.ffn_gate.*": GATES[0],

@@ -22,6 +22,7 @@ from sardonyx.models.config import flag, integer
 L = "model.layers.*"
 QKV = (f"{L}.self_attn.q_proj", f"{L}.self_attn.k_proj", f"{L}.self_attn.v_proj")
 GATES = (f"{L}.mlp.experts.*.gate_proj", f"{L}.mlp.experts.*.up_proj")
+CONVOLVED = (f"{L}.conv.b_proj", f"{L}.conv.c_proj", f"{L}.conv.x_proj")
 DOWN = f"{L}.mlp.experts.*.down_proj"
 NORMS = (f"{L}.input_layernorm", f"{L}.post_attention_layernorm", "model.norm")
 SANDWICH_NORMS = (*NORMS, f"{L}.pre_feedforward_layernorm", f"{L}.post_feedforward_layernorm")
@@ -57,7 +58,7 @@ def _thirds(config: Config) -> tuple[int, Iterable[int]]:
     return 1, (width, width)
 
 
-def _equal_thirds(config: Config) -> tuple[int, Iterable[int]]:
+def equal_thirds(config: Config) -> tuple[int, Iterable[int]]:
     width = integer(config, "hidden_size")
     return 1, (width, width)
 
@@ -162,9 +163,7 @@ SPELLINGS: Mapping[str, Spelling] = {
             f"{L}.feed_forward.w1": f"{L}.mlp.gate_proj",
             f"{L}.feed_forward.w3": f"{L}.mlp.up_proj",
             f"{L}.feed_forward.w2": f"{L}.mlp.down_proj",
-            f"{L}.conv.in_proj": split(
-                _equal_thirds, f"{L}.conv.b_proj", f"{L}.conv.c_proj", f"{L}.conv.x_proj"
-            ),
+            f"{L}.conv.in_proj": split(equal_thirds, *CONVOLVED),
             f"{L}.conv.conv.weight": squeezed(f"{L}.conv.conv.weight"),
         }
     ),
