@@ -36,10 +36,16 @@ def test_a_number_is_what_it_says(value: Any) -> None:
     sound = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
     for read, fits in ((number, sound), (integer, sound and isinstance(value, int))):
         if fits:
-            assert read({"field": value}, "field") == value
+            assert read({"field": value}, "field") == (float(value) if read is number else value)
         else:
             with pytest.raises(ConfigError, match="field is"):
                 read({"field": value}, "field")
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan")])
+def test_a_number_that_no_float_can_be_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="field is"):
+        number({"field": value}, "field")
 
 
 @given(VALUES)

@@ -1,6 +1,7 @@
 """Reading a Hugging Face config strictly: every error names the field."""
 
 from collections.abc import Mapping, Sequence
+from sys import float_info
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -29,8 +30,8 @@ def integer_or_none(config: Config, field: str, default: int | None = None) -> i
 def number(config: Config, field: str, default: Any = _REQUIRED) -> float:
     """A positive number."""
     value = _field(config, field, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ConfigError(f"{field} is {value!r}, expected a positive number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= float_info.max:
+        raise ConfigError(f"{field} is {value!r:.40}, expected a positive number")
     return float(value)
 
 
