@@ -1,5 +1,7 @@
 """The arena against a model of plain lists, and what it does with memory."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -298,3 +300,20 @@ def test_a_second_release_is_noticed() -> None:
     arena.release(row)
     with pytest.raises(AssertionError, match="released before"):
         arena.release(row)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_room_takes_no_memory_until_it_is_written() -> None:
+    arena = Arena([State("past", "present", "kv", [2, 64], "float32")], 40_000)
+    rows = [arena.row() for _ in range(8)]
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    arena.reserve(40_000)
+    (tensor,) = arena.view(0, len(rows)).tensors
+    tensor[:, :, :10] = 1
+    assert arena.nbytes > 150 << 20
+    assert resident() - before < 8 << 20
+    assert not tensor[:, :, 10:20].any()

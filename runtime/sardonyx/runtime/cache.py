@@ -5,7 +5,11 @@ batch of any live rows is a plain slice. It knows nothing of models or requests:
 grows and shrinks.
 """
 
+import math
+import mmap
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -235,9 +239,7 @@ class Arena:
 
     def _resize(self, places: int, capacity: int) -> None:
         """Move to fresh tensors for so many rows of so many positions."""
-        # zeros, not empty: the pages stay unbacked until a position is written, and no run reads
-        # uninitialised memory
-        fresh = [np.zeros((places, *_of_one_row(s, capacity)), s.dtype) for s in self._states]
+        fresh = [_zeros((places, *_of_one_row(s, capacity)), s.dtype) for s in self._states]
         for row in self._rows:
             for state, before, after in zip(self._states, self._tensors, fresh, strict=True):
                 filled = slice(row.length if state.kind == "kv" else None)
@@ -246,6 +248,21 @@ class Arena:
         self._places = places
         self._tensors = fresh
         self._view = CacheView(fresh, object(), (0, places))  # a new `memory` says that the tensors moved
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Zeros of which a page takes memory once a position in it is written.
+
+    numpy asks the system for huge pages where it can: then the first position of each head of each row takes
+    2 MiB, which is zeroed there and then, and a running answer waits for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < 4 << 20 or sys.platform != "linux":
+        return np.zeros(shape, dtype)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system that knows no huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _of_one_row(state: State, capacity: int) -> tuple[int, ...]:
