@@ -11,6 +11,7 @@ from sardonyx.export.adapters import Adapter
 from sardonyx.export.adapters.merged import MergedCheckpoint
 from sardonyx.export.adapters.peft import read_adapter
 from sardonyx.export.artifact import failed_place, set_aside, writing
+from sardonyx.export.budget import Budget
 from sardonyx.export.build import Extras, Progress, build, unheard
 from sardonyx.export.certificate import checks, demand, structure_checks
 from sardonyx.export.checkpoint import Checkpoint, open_checkpoint
@@ -22,6 +23,7 @@ from sardonyx.export.structure import structure
 from sardonyx.export.traced.home import bring_home
 from sardonyx.export.traced.optimum import trace
 from sardonyx.export.verify import Scope, certify, store
+from sardonyx.export.within_budget import within_budget
 from sardonyx.runtime.errors import RequestError, VerificationFailed
 from sardonyx.runtime.manifest import Manifest
 
@@ -42,7 +44,8 @@ class Options:
     graph, for architectures of which there is no description: only "optimum". Without `calibrate` weights are
     rounded each for itself, whatever they multiply: quicker, and worse. `layout` names another program that
     is to find what it wants in `out`, instead of an artifact. `kv` is the type of cached keys and values:
-    "int8" takes a quarter of the memory.
+    "int8" takes a quarter of the memory. A `budget` takes the place of the recipe: bits are chosen for each
+    weight by what it was measured to need.
     """
 
     context: int | None = None
@@ -57,6 +60,7 @@ class Options:
     calibrate: bool = True
     layout: str | None = None
     kv: str = "float32"
+    budget: Budget | None = None
 
 
 DEFAULTS = Options()
@@ -84,6 +88,8 @@ def export(
     if options.kv not in CACHES:
         raise RequestError(f"a cache of {options.kv!r} is not known; known: {', '.join(CACHES)}")
     failed = failed_place(out, force=options.force) if options.keep_failed else None
+    if options.budget is not None:
+        _check_budget(options)
     with writing(out, force=options.force) as folder:
         try:
             chosen = replace(RECIPES[recipe], calibrate=options.calibrate)
@@ -107,6 +113,9 @@ def _proven(
     folder: Path, checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress
 ) -> Manifest:
     """Build in the folder and measure what was built; without `verify` only its structure is looked at."""
+    if options.budget is not None:
+        scope = Scope(options.thorough)
+        return within_budget(folder, checkpoint, options.budget, options.context, scope, progress)
     title = f"{checkpoint.name} as {recipe.name}"
     if options.verify or options.kv == "int8":
         require_space(folder, checkpoint, copies=2)
@@ -124,6 +133,21 @@ def _proven(
     manifest = store(folder, certificate)
     demand(title, checks(certificate))
     return manifest
+
+
+def _check_budget(options: Options) -> None:
+    """Raises RequestError for what a search of bits does not know."""
+    if not options.verify:
+        raise RequestError("a budget is met by measuring: give it without --no-verify")
+    for asked, what in (
+        (options.hidden_states, "hidden states"),
+        (bool(options.adapters), "adapters to switch"),
+        (options.kv != "float32", f"a cache of {options.kv}"),
+        (options.via is not None, f"a graph made via {options.via}"),
+        (not options.calibrate, "uncalibrated weights"),
+    ):
+        if asked:
+            raise RequestError(f"bits are not searched for {what}; export by a recipe")
 
 
 def _laid_out(

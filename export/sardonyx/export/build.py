@@ -207,6 +207,7 @@ def _manifest(
         exporter=f"sardonyx {version('sardonyx')}",
         generation=dict(checkpoint.generation),
         weights=graph.quantizer_of,
+        sensitivity=dict(plan.recipe.sensitivity),
         hidden_size=decoder.hidden if plan.hidden_states else 0,
         adapters=[Switched(a.name, sources_hash(a.files)) for a in plan.adapters] or msgspec.UNSET,
     )

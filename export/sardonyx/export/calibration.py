@@ -211,9 +211,11 @@ def record_of(windows: Sequence[Tokens]) -> Calibrated:
     return Calibrated(tokens=len(ids), sha256=hashlib.sha256(ids.tobytes()).hexdigest())
 
 
-def windows_of_text(name: str, folder: Path, bos: int | None, width: int) -> list[list[int]]:
+def windows_of_text(
+    name: str, folder: Path, bos: int | None, width: int, most: int | None = None
+) -> list[list[int]]:
     """A text of this package in the tokens of the tokenizer in `folder`, cut into windows of `width`: up to
-    TOKENS tokens, from all over the text.
+    `most` tokens (TOKENS, if not said), from all over the text.
 
     A beginning-of-text token starts each window if the tokenizer starts texts with it. None if the text is
     shorter than a window.
@@ -224,6 +226,6 @@ def windows_of_text(name: str, folder: Path, bos: int | None, width: int) -> lis
     first = [bos] if bos is not None and tokenizer.encode("")[:1] == [bos] else []
     step = max(1, width - len(first))
     starts = range(0, len(tokens) - step + 1, step)
-    count = min(len(starts), max(1, TOKENS // width))
+    count = min(len(starts), max(1, (TOKENS if most is None else most) // width))
     chosen = [starts[index * len(starts) // count] for index in range(count)]
     return [[*first, *tokens[at : at + step]] for at in chosen]

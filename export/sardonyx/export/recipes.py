@@ -1,7 +1,7 @@
 """Which quantizer for which tensor: a recipe is a few readable rules, and the first that matches decides."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from sardonyx.export.certificate import UNLIMITED, Limits
@@ -28,6 +28,8 @@ class Recipe:
     """Makes the rules, where they depend on what a checkpoint holds. Raises SourceError if there are none."""
     calibrate: bool = True
     """Whether the network may be run to see what its weights multiply."""
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    """By name, the divergence that each weight in 4 bits would cause, if the rules were made of it."""
 
     def fitted(self, checkpoint: Checkpoint) -> "Recipe":
         """The recipe with its rules for this checkpoint. Raises SourceError when it is not for such."""

@@ -114,6 +114,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration: Calibrated | None = None
     """What weights were calibrated on. None: nothing, each was rounded for itself."""
 
+    sensitivity: dict[str, float] = {}
+    """By name, the divergence (nats per token) that each weight in 4 bits would cause, where that decided."""
+
     hidden_size: int = 0
     """Width of the graph's output `hidden`, what the head reads of a position. 0: it has no such output."""
 

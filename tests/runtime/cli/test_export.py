@@ -163,3 +163,29 @@ def test_a_layout_wants_a_place(call: Call, tmp_path: Path) -> None:
     result = call("export", str(source), "--layout", "genai", "--no-verify", "-o", str(tmp_path / "out"))
     assert result.code == 0, result.err
     assert (tmp_path / "out" / "genai_config.json").is_file()
+
+
+def test_a_budget_makes_a_recipe_and_says_why(call: Call, model: Path, tmp_path: Path) -> None:
+    result = call("export", str(model), "-o", str(tmp_path / "out"), "--max-kl", "0.01")
+    assert result.code == 0, result.err
+    assert "exported" in result.err
+    assert " as budget (" in result.err
+    assert "KL IF IN 4 BITS" in result.err
+    shown = call("inspect", str(tmp_path / "out")).out
+    assert "layers.self_attn.v_proj" in shown
+    assert "KL IF IN 4 BITS" in shown
+
+
+def test_budgets_that_cannot_be_are_refused(call: Call, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for arguments, code, message in (
+        (("--max-kl", "1e-9"), 1, "best found: mean KL"),
+        (("--max-bytes", "10"), 2, "10 bytes cannot be met"),
+        (("--max-kl", "0.1", "--max-bytes", "10"), 2, "give one of"),
+        (("--max-kl", "0.1", "--recipe", "q8"), 2, "exclude each other"),
+        (("--max-kl", "0.1", "--no-verify"), 2, "without --no-verify"),
+    ):
+        result = call("export", str(model), "-o", str(out), *arguments)
+        assert result.code == code, result.err
+        assert message in result.err
+        assert not out.exists()

@@ -35,7 +35,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
 def test_help_of_every_command_fits_the_readme() -> None:
     texts = help_texts()
     commands = {"bench", "chat", "compare", "doctor", "eval", "export", "inspect"}
-    commands |= {"list", "pull", "rm", "run", "score", "verify", "cache", "cache pack"}
+    commands |= {"list", "pull", "rm", "run", "score", "tune", "verify", "cache", "cache pack"}
     assert texts.keys() == {"sardonyx", *(f"sardonyx {command}" for command in commands)}
     for line, text in texts.items():
         assert text.startswith(f"Usage: {line} ")

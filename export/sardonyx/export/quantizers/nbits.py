@@ -89,6 +89,12 @@ class NBits:
         start, stop, axis = (g.constant(np.array([at], np.int64)) for at in (0, inputs, -1))
         return g.op("Slice", padded, start, stop, axis)
 
+    def stored_bytes(self, outputs: int, inputs: int) -> int:
+        """What a matrix takes in the file: codes, exponents and sizes, at 4 bits zero points."""
+        blocks = self._blocks(inputs)
+        zero_points = -(-blocks // 2) if self.bits == 4 else 0
+        return outputs * (blocks * self._blob + blocks + 4 + zero_points)
+
     @property
     def calibrated(self) -> bool:
         return self.bits == 4 and not self.to_nearest

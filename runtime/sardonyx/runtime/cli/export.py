@@ -47,6 +47,13 @@ Calibrate = Annotated[
 ]
 KV = Annotated[str, typer.Option(metavar="TYPE", help="The cache: float32, or int8 in a quarter of it.")]
 
+MaxKL = Annotated[
+    float | None, typer.Option("--max-kl", metavar="X", help="Search the fewest bits within this divergence.")
+]
+MaxBytes = Annotated[
+    int | None, typer.Option("--max-bytes", metavar="N", help="Search the best bits within this size.")
+]
+
 
 def command(
     source: Source,
@@ -64,6 +71,8 @@ def command(
     layout: Layout = None,
     calibrate: Calibrate = True,
     kv: KV = "float32",
+    max_kl: MaxKL = None,
+    max_bytes: MaxBytes = None,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -71,14 +80,17 @@ def command(
     of its recipe ends with exit code 1. Measuring takes 4 bytes of disk for each
     parameter while it lasts.
     """
+    from sardonyx.runtime.cli.bits import bits_rows
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.quality import quality_line
-    from sardonyx.runtime.cli.terminal import say, size_text
+    from sardonyx.runtime.cli.terminal import say, size_text, table_text
     from sardonyx.runtime.errors import RequestError
     from sardonyx.runtime.library import stored_bytes
+    from sardonyx.runtime.manifest import read_manifest
 
     with extra("export"):
         from sardonyx.export.api import Options
+        from sardonyx.export.budget import NAME, Budget
         from sardonyx.export.certificate import stored_certificate
 
     library = Library.of_user()
@@ -88,15 +100,21 @@ def command(
         model = f"{model}+{adapter.resolve().name}"
     if layout is not None and out is None:
         raise RequestError(f"--layout {layout} is for another program: say where it looks, with --out DIR")
-    label = recipe if kv == "float32" else f"{recipe}-kv-{kv}"
+    budget = None if max_kl is None and max_bytes is None else Budget(max_kl, max_bytes)
+    if budget and recipe != DEFAULT_RECIPE:
+        raise RequestError("--recipe and a budget exclude each other: a budget makes a recipe of its own")
+    label = NAME if budget else recipe if kv == "float32" else f"{recipe}-kv-{kv}"
     folder = out or library.artifact_folder(model, label)
     options = Options(
         *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
-        *(via, calibrate, layout, kv),
+        *(via, calibrate, layout, kv, budget),
     )
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {label} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
+    if budget:
+        manifest = read_manifest(folder)
+        say(table_text(bits_rows(manifest.weights, manifest.sensitivity)))
 
 
 def export_checkpoint(source: Path, out: Path, recipe: str, options: "Options | None" = None) -> None:

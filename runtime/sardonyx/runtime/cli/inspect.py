@@ -1,6 +1,7 @@
 """`sardonyx inspect`: what an artifact, a checkpoint or a folder of another program is."""
 
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,10 +102,14 @@ def artifact_facts(folder: Path) -> dict[str, Any]:
 
 
 def _for_people(facts: dict[str, Any]) -> str:
+    from sardonyx.runtime.cli.bits import bits_rows
     from sardonyx.runtime.cli.neighbour import neighbour_lines
 
     kinds = {"recipe": _artifact_lines, "layout": neighbour_lines, "types": _checkpoint_lines}
-    sections = [next(lines for name, lines in kinds.items() if name in facts)(facts)]
+    sections: list[Sequence[Sequence[str]]] = []
+    sections.append(next(lines for name, lines in kinds.items() if name in facts)(facts))
+    if "recipe" in facts:
+        sections.append(bits_rows(facts["weights"], facts["sensitivity"]))
     sections.append([("FILE", "SIZE"), *((name, _size(file)) for name, file in facts["files"].items())])
     return "\n\n".join(table_text(rows) for rows in sections)
 
@@ -118,7 +123,6 @@ def _artifact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("architecture", facts["architecture"]),
         ("parameters", f"{facts['parameters']:,}"),
         ("recipe", f"{facts['recipe']} for {facts['target']}"),
-        ("weights", _counts(Counter(facts["weights"].values()))),
         ("context", f"{facts['context_length']:,} tokens"),
         *(("adapter", adapter["name"]) for adapter in facts.get("adapters", ())),
         ("states", _counts(states)),
