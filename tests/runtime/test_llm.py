@@ -353,9 +353,10 @@ def test_an_error_of_one_answer_is_raised_where_that_answer_is_read() -> None:
 # loading
 
 
-def test_threads_are_at_least_one(folder: Path) -> None:
-    with pytest.raises(RequestError, match="threads=0"):
-        LLM.load(folder, threads=0)
+@pytest.mark.parametrize("threads", [0, -1, 513])
+def test_threads_are_neither_none_nor_legion(folder: Path, threads: int) -> None:
+    with pytest.raises(RequestError, match=f"threads={threads}: "):
+        LLM.load(folder, threads=threads)
 
 
 @pytest.mark.parametrize("name", [MODEL_NAME, TOKENIZER_NAME])

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.params import FOLLOWED, SamplingParams, model_defaults
@@ -74,6 +74,7 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from([*FOLLOWED.values()]), NUMBERS)
+@example("presence_penalty", 2**53 + 1)
 def test_numbers_are_taken_or_refused_and_never_changed(name: str, value: float) -> None:
     try:
         params = SamplingParams(**{name: value})  # type: ignore[arg-type]

@@ -25,6 +25,9 @@ from sardonyx.runtime.onnx_outline import read_outline
 from sardonyx.runtime.threads import usable_cores
 from sardonyx.runtime.tokenizer import Tokenizer
 
+MOST_THREADS = 512
+"""More than any one model has work for."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,8 @@ def load_parts(folder: Path, threads: int | None, place: Place = ON_CPU, *, chec
     threads = usable_cores() if threads is None else threads
     if threads < 1:
         raise RequestError(f"threads={threads}: at least 1 is needed")
+    if threads > MOST_THREADS:  # onnxruntime would make them, and hardly start
+        raise RequestError(f"threads={threads}: more than {MOST_THREADS} help nobody")
     neighbour = read(folder)
     if neighbour is not None:
         return _of_neighbour(neighbour, threads, place)

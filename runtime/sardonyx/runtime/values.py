@@ -30,6 +30,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         raise out_of_range(name, value, " and ".join(_bounds(kind))) from None
     if not all(map(isfinite, _numbers(taken))):
         raise out_of_range(name, value, "finite")
+    if isinstance(taken, float) and taken != value:  # a whole number beyond 2**53
+        raise out_of_range(name, value, "a number that a float can hold")
     return taken
 
 
