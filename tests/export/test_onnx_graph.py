@@ -166,6 +166,7 @@ def test_llama_is_as_few_nodes_as_onnxruntime_can_fuse(tmp_path: Path) -> None:
     depth = EXAMPLE["num_hidden_layers"]
     expected = Counter({kind: depth * count for kind, count in layer.items()})
     expected += Counter({"Gather": 2, "RMSNormalization": 2, "Reshape": 1, "Add": 1, "Gemm": 1})
+    expected += Counter({"Range": 1, "Cast": 4, "Reshape": 1, "Mul": 3, "Cos": 1, "Sin": 1})  # rotary tables
     expected["SkipSimplifiedLayerNormalization"] -= 1  # the first norm has no sum before it, and the last
     assert found == expected  # stands behind the selection
 
@@ -201,3 +202,23 @@ def test_the_weights_of_a_model_are_all_used(tmp_path: Path) -> None:
     for name in random_checkpoint(checkpoint.config).arrays:
         assert name.removesuffix(".weight").rpartition(".")[2] in names
     assert manifest.states[0].input == "past_key_values.0.key"
+
+
+def test_no_step_makes_rotary_tables(tmp_path: Path) -> None:
+    """Nodes make them of frequencies, and onnxruntime folds those: to the angles' functions in float64."""
+    export_random(EXAMPLE, tmp_path / "out")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "folded.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(tmp_path / "out" / "model.onnx", options)
+    graph = ir.load(tmp_path / "folded.onnx").graph
+    assert not {"Range", "Cos", "Sin"} & {node.op_type for node in graph}
+    attention = next(node for node in graph if node.op_type == "GroupQueryAttention")
+    tables = [attention.inputs[index].const_value.numpy() for index in (7, 8)]  # type: ignore[union-attr]
+    width, context = EXAMPLE["head_dim"], EXAMPLE["max_position_embeddings"]
+    frequencies = 1 / EXAMPLE["rope_theta"] ** (np.arange(0, width, 2) / width)
+    angles = (np.arange(context, dtype=np.float32)[:, None] * frequencies.astype(np.float32)).astype(
+        np.float64
+    )
+    for table, function in zip(tables, (np.cos, np.sin), strict=True):
+        np.testing.assert_allclose(table, function(angles), atol=1e-6)

@@ -5,25 +5,17 @@ shared cache possible. Lengths come in as `seqlens_k` (cached positions after th
 `query_seqlens` (new tokens of each row); nothing is derived from a mask.
 """
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from sardonyx.export.attention.fit import fitted
-from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
 
-Float64 = NDArray[np.float64]
-
 INT8_CACHE = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 """Keys and values rounded to whole multiples of a scale for each channel of each head."""
-
-TABLE_POSITIONS = 1 << 14
-"""Positions whose rotary angles are computed at a time: a context may have a million."""
 
 
 def attend(
@@ -101,31 +93,26 @@ def _unpacked(
     return query, key, value
 
 
-def rotary_table(
-    function: Callable[[Float64], Float64], rotation: Rotation, context: int, still: int = 0
-) -> Iterator[Float32]:
-    """Cosine or sine of every position's angles, `[context, pairs + still]`, some positions at a time.
+def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, ir.Value]:
+    """Cosine and sine of every position's angles, `[context, pairs + still]`, the same for all layers with
+    this rotation.
 
-    Angles are products of float32 numbers, as the models were trained with, not the exact products. Their
-    functions are taken in float64: rounded from there they are the same on every machine.
+    Nodes that read nothing but frequencies make them, and onnxruntime folds these while it loads: a table for
+    a context of 131,072 would be 67 MB of the file. Angles are products of float32 numbers, as the models
+    were trained with, not the exact products. Their functions are taken in float64, of which onnxruntime
+    makes float32 within one last bit.
     """
     frequencies = np.array(rotation.frequencies + (0.0,) * still, np.float32)
-    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still)
-    for start in range(0, context, TABLE_POSITIONS):
-        positions = np.arange(start, min(start + TABLE_POSITIONS, context), dtype=np.float32)
-        angles = (positions[:, None] * frequencies).astype(np.float64)
-        yield (function(angles) * magnitudes).astype(np.float32)
+    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still, np.float64)
 
+    def make() -> tuple[ir.Value, ir.Value]:
+        ends = (g.constant(np.array(number, np.int64)) for number in (0, g.context, 1))
+        positions = g.op("Cast", g.op("Range", *ends), to=ir.DataType.FLOAT)
+        column = g.op("Reshape", positions, g.constant(np.array([-1, 1], np.int64)))
+        angles = g.op("Cast", g.op("Mul", column, g.constant(frequencies)), to=ir.DataType.DOUBLE)
+        cosines, sines = (g.op(kind, angles) for kind in ("Cos", "Sin"))
+        scaled = (g.op("Mul", table, g.constant(magnitudes)) for table in (cosines, sines))
+        cosines, sines = (g.op("Cast", table, to=ir.DataType.FLOAT) for table in scaled)
+        return cosines, sines
 
-def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, ir.Value]:
-    """Named after the numbers that they are made of, so that layers with the same rotation share them."""
-    numbers = np.array([*rotation.frequencies, rotation.magnitude] + [0.0] * still, np.float32)
-    shape = (g.context, len(rotation.frequencies) + still)
-
-    def table(kind: str, function: Callable[[Float64], Float64]) -> ir.Value:
-        name = f"rotary.{zlib.crc32(numbers.tobytes()):08x}.{kind}"
-        return g.stored(
-            name, ir.DataType.FLOAT, shape, lambda: rotary_table(function, rotation, g.context, still)
-        )
-
-    return table("cos", np.cos), table("sin", np.sin)
+    return g.once(("rotary", frequencies.tobytes(), magnitudes.tobytes()), make)
