@@ -287,8 +287,8 @@ def test_every_stage_reports_its_progress(tmp_path: Path) -> None:
     export(random_checkpoint(EXAMPLE), tmp_path / "out", progress=lambda *report: seen.append(report))
     stages = list(dict.fromkeys(what for _, _, what in seen))
     assert stages == [
-        "writing random as int4",
         "writing random as fp32",
+        "writing random as int4",
         "measuring random as int4",
         "decoding beside the reference",
         "feeding the same tokens in other ways",
