@@ -1,11 +1,14 @@
 """`sardonyx bench`: every length is measured, figures add up, and what does not fit is refused."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from command_line import Call
 from sardonyx.runtime.cli import first_use
+from sardonyx.runtime.cli.compare import measured
 from sardonyx.runtime.cli.measure import measure, peak_memory_bytes
 from sardonyx.runtime.concurrency import Crowds
 from sardonyx.runtime.errors import RequestError
@@ -115,3 +118,20 @@ def test_what_does_not_fit_is_refused(call: Call) -> None:
 def test_the_peak_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "resource", None)
     assert peak_memory_bytes() is None
+
+
+def test_turns_of_a_comparison_share_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefix cache would know it, and a prompt that is known takes no time."""
+    llm = scripted_llm()
+    monkeypatch.setattr(first_use, "load", lambda model, threads: llm)
+    cached: list[int] = []
+    generate = llm.generate
+
+    def watched(*asked: Any) -> Any:
+        answer = generate(*asked)
+        cached.append(answer.usage.cached_tokens)
+        return answer
+
+    monkeypatch.setattr(llm, "generate", watched)
+    measured([Path("mine")], prompt_tokens=100, new_tokens=3, repeats=3)
+    assert cached[1::2] == [0, 0, 0]  # behind a warm-up each

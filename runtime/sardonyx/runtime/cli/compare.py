@@ -80,7 +80,7 @@ def measured(
         for turn in range(repeats):
             for place, (llm, own) in enumerate(zip(llms, speeds, strict=True)):
                 progress(turn * len(llms) + place, repeats * len(llms), "measuring speed")
-                own += measure(llm, [prompt_tokens], new_tokens, 1, lambda done, total: None)
+                own += measure(llm, [prompt_tokens], new_tokens, 1, lambda done, total: None, turn)
     return speeds
 
 

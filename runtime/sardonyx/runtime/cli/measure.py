@@ -30,11 +30,17 @@ class Speed:
 
 
 def measure(
-    llm: "LLM", lengths: Sequence[int], new_tokens: int, repeats: int, on_run: Callable[[int, int], None]
+    llm: "LLM",
+    lengths: Sequence[int],
+    new_tokens: int,
+    repeats: int,
+    on_run: Callable[[int, int], None],
+    seed: int = 0,
 ) -> list[Speed]:
     """Time every prompt length `repeats` times, in turns, so that a slow minute hits all alike.
 
-    One short request warms up first. `on_run` is told the runs done and the runs in all. Raises RequestError
+    Prompts are random by `seed`: give another to the same LLM, which would know the old ones. One short
+    request warms up first. `on_run` is told the runs done and the runs in all. Raises RequestError
     when a length does not fit into the context.
     """
     from sardonyx.runtime.params import SamplingParams
@@ -46,9 +52,7 @@ def measure(
             "set --prompt-tokens and --new-tokens lower"
         )
     params = SamplingParams(ignore_eos=True, max_tokens=new_tokens)
-    prompts = random.Random(
-        0
-    )  # equal from bench to bench; different from run to run, so that no cache can help
+    prompts = random.Random(seed)  # equal from bench to bench; different from run to run
     usages: dict[int, list[Usage]] = {length: [] for length in lengths}
     llm.generate([0] * min(lengths), SamplingParams(ignore_eos=True, max_tokens=2))
     for turn in range(repeats):
