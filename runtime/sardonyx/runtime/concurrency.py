@@ -4,12 +4,10 @@ It knows nothing of how the model runs: it asks for answers, and notes when thei
 """
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from statistics import median
-from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -111,17 +109,13 @@ class Crowds:
         context = self._llm.manifest.context_length
         short = min(self._prompt_tokens, context // 4)
         running = [self._begin(short, context) for _ in range(RUNNING)]
-        runner = Thread(target=running[0][0].wait)
-        runner.start()
-        while runner.is_alive() and min(len(times) for _, times in running) < SETTLED:
-            time.sleep(0.001)
+        running[0][0].wait_until(lambda: min(len(times) for _, times in running) >= SETTLED)
         asked, tokens = perf_counter(), min(JOINING_TOKENS, context // 2)
         stream, long = self._begin(tokens, 2)
         stream.wait()
         come = long[0]
         for other, _ in running:
             other.cancel()
-        runner.join()
         before = [gap for _, times in running for gap in _gaps(times, 0.0, asked)]
         during = [gap for _, times in running for gap in _gaps(times, asked, come)]
         return Joining(RUNNING, tokens, come - asked, median(before), median(during), max(during))

@@ -1,6 +1,6 @@
 """Answers on their way: the handle by which a caller takes them, or leaves them. Knows no model."""
 
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import finalize
@@ -61,6 +61,10 @@ class Stream:
         finally:
             self.cancel()
         self._raise()
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Let this and all else that was asked for go on until `ready` says so, asked after every step."""
+        self._driver.wait(ready)
 
     def cancel(self) -> None:
         """Stop here. The completion keeps what has come; harmless when the answer is complete. If another
