@@ -422,3 +422,21 @@ def test_the_process_ends(ending: str) -> None:
         "",
     )
     assert ("interrupted" in done.stdout) == ("interrupt" in ending)
+
+
+def test_what_is_done_has_told_its_answers() -> None:
+    """Another thread may look at any moment, in the middle of a cancellation, too."""
+    seen: list[str | None] = []
+    with toy_llm() as llm:
+        stream = llm.stream("a", SamplingParams(max_tokens=9, ignore_eos=True))
+        pieces = iter(stream)
+        next(pieces)
+        task, finish = stream._task, stream._answers[0].finish
+
+        def watched(reason: Any) -> None:
+            seen.append("done" if task.done else "running")
+            finish(reason)
+
+        stream._answers[0].finish = watched  # type: ignore[method-assign]
+        stream.cancel()
+    assert (seen, task.done) == (["running"], True)

@@ -278,11 +278,13 @@ class Task:
 
     def end(self) -> None:
         """Leave, whether at the end or before."""
-        self.done = True
-        for place in self.places:
-            place.give_up()
-        self.feeds = None
-        self.strategy.close()
+        try:
+            self.strategy.close()  # which completes its answers: whoever sees that it is done may read them
+        finally:
+            for place in self.places:
+                place.give_up()
+            self.feeds = None
+            self.done = True
 
     def _given(self) -> Sequence[Float32]:
         feeds = self.feeds or ()
