@@ -4,7 +4,7 @@ That way nothing is asked of pip or the hub client, whose own reports differ fro
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -23,7 +23,8 @@ def watched(folder: Path, total: int, what: str, progress: Progress) -> Iterator
 
     def watch() -> None:
         while not ended.wait(INTERVAL_S):
-            progress(min(stored_bytes(folder), total), total, what)
+            with suppress(OSError):  # what is being counted may be moved or removed just now
+                progress(min(stored_bytes(folder), total), total, what)
 
     progress(0, total, what)
     watcher = Thread(target=watch, name="download progress", daemon=True)
