@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.backends.ort import query_block
-from sardonyx.runtime.backends.passes import Pass, passes, rules_of
+from sardonyx.runtime.backends.passes import Pass, Share, passes, rules_of, share
 from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.threads import l2_cache_bytes
@@ -45,14 +45,11 @@ class MaskedProgram:
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         logits = np.empty((len(batch.logit_rows), self._vocab_size), np.float32)
-        rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
         for one in passes(batch, self._rules):
-            asked = (one.rows.start <= rows) & (rows < one.rows.stop)
-            asked &= (one.first <= columns) & (columns < one.first + one.width)
-            wanted = columns[asked] - one.first
-            kept = self._kept(one, wanted)
-            made = self._run(one, batch, cache, kept)
-            logits[asked] = made[rows[asked] - one.rows.start, wanted - (one.width - kept)]
+            part = share(batch, one)
+            kept = self._kept(one, part.columns)
+            made = self._run(one, part, batch, cache, kept)
+            logits[part.asked] = made[part.rows, part.columns - (one.width - kept)]
         return Output(logits, np.empty((len(logits), 0), np.float32))
 
     def _kept(self, one: Pass, wanted: NDArray[np.int64]) -> int:
@@ -62,10 +59,9 @@ class MaskedProgram:
         first = int(wanted.min(initial=one.width - 1))
         return one.width - first if KEPT in self._signature.inputs else one.width
 
-    def _run(self, one: Pass, batch: Batch, cache: CacheView, kept: int) -> Array:
+    def _run(self, one: Pass, part: Share, batch: Batch, cache: CacheView, kept: int) -> Array:
         """Logits `[rows, kept, vocab]`, in the graph's type."""
-        past = batch.lengths[one.rows] - batch.counts[one.rows] + one.first
-        counts = np.clip(batch.counts[one.rows] - one.first, 0, one.width)
+        past, counts = part.past, part.counts
         binding = self._cache.bound(one, cache, past)
         made = {
             IDS: batch.ids[one.rows, one.first : one.first + one.width],

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output, Program
-from sardonyx.runtime.backends.passes import Pass, Rules, passes
+from sardonyx.runtime.backends.passes import Pass, Rules, passes, share
 
 Indices = NDArray[np.intp]
 
@@ -42,21 +42,15 @@ class PartedProgram:
 
 def _part(batch: Batch, one: Pass) -> tuple[Batch, Indices]:
     """What a pass gets, and which of the batch's `logit_rows` it answers."""
-    end = one.first + one.width
-    before = batch.lengths[one.rows] - batch.counts[one.rows]
-    counts = np.clip(batch.counts[one.rows] - one.first, 0, one.width).astype(np.int32)
-    rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
-    inside = (one.rows.start <= rows) & (rows < one.rows.stop) & (one.first <= columns) & (columns < end)
-    asked = np.flatnonzero(inside)
-    wanted = (rows[asked] - one.rows.start) * one.width + columns[asked] - one.first
+    its = share(batch, one)
     part = Batch(
-        np.ascontiguousarray(batch.ids[one.rows, one.first : end]),
-        counts,
-        (before + one.first + counts).astype(np.int32),
-        wanted,
+        np.ascontiguousarray(batch.ids[one.rows, one.first : one.first + one.width]),
+        its.counts,
+        its.past + its.counts,
+        its.rows * one.width + its.columns,
         batch.adapters[one.rows],
     )
-    return part, asked
+    return part, its.asked
 
 
 def _rows(cache: CacheView, rows: slice) -> CacheView:

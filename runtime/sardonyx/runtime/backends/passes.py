@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch
 from sardonyx.runtime.backends.signature import Signature
@@ -46,6 +47,34 @@ def fresh(one: Row, other: Row) -> bool:
 def alone(one: Row, other: Row) -> bool:
     """No two rows."""
     return False
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a pass has of its batch: for each of its rows the positions that are cached before it, and its new
+    tokens; and which of the batch's `logit_rows` it answers, by their rows and columns within the pass.
+    """
+
+    past: NDArray[np.int32]  # [rows]
+    counts: NDArray[np.int32]  # [rows]
+    asked: NDArray[np.intp]  # [asked], indices into the batch's logit_rows
+    rows: NDArray[np.int64]  # [asked]
+    columns: NDArray[np.int64]  # [asked]
+
+
+def share(batch: Batch, one: Pass) -> Share:
+    """What falls to a pass."""
+    rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
+    inside = (one.rows.start <= rows) & (rows < one.rows.stop)
+    inside &= (one.first <= columns) & (columns < one.first + one.width)
+    asked = np.flatnonzero(inside)
+    return Share(
+        batch.lengths[one.rows] - batch.counts[one.rows] + one.first,
+        np.clip(batch.counts[one.rows] - one.first, 0, one.width),
+        asked,
+        rows[asked] - one.rows.start,
+        columns[asked] - one.first,
+    )
 
 
 def passes(batch: Batch, rules: Rules) -> Iterator[Pass]:

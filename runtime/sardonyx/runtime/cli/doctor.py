@@ -22,13 +22,14 @@ def command(
     import json
 
     from sardonyx.runtime.backends.providers import PROVIDERS
+    from sardonyx.runtime.backends.sessions import present
     from sardonyx.runtime.cli.first_use import ready_artifact
 
     artifact = ready_artifact(model) if model else None
-    machine = _machine()
+    machine, here = _machine(), present()
     found = {
         "versions": _versions(),
-        "providers": {name: _provider(provider) for name, provider in PROVIDERS.items()},
+        "providers": {name: _provider(provider, provider in here) for name, provider in PROVIDERS.items()},
         "machine": machine,
     }
     if artifact:
@@ -45,13 +46,13 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in names} | {"python": platform.python_version(), "system": system}
 
 
-def _provider(provider: "Provider") -> dict[str, Any]:
+def _provider(provider: "Provider", here: bool) -> dict[str, Any]:
     """Whether it is here, and what its attention gets right."""
     from sardonyx.runtime.backends import probe, sessions
     from sardonyx.runtime.backends.passes import single
     from sardonyx.runtime.backends.providers import Place
 
-    if provider not in sessions.present():
+    if not here:
         return {"here": False, "package": provider.package}
     wrong, tokens, rows = [], None, True
     for kind in probe.KINDS:
