@@ -85,6 +85,15 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._side, keys.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C once the command waits for a key, where the system tells: Python's readline does not
+        see a signal that comes while it takes one in.
+        """
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
+            time.sleep(0.001)
+        self.type("\x03")
+
     def wait_for(self, text: str) -> str:
         """Read until `text` is on the screen; returns what came before it since the last call."""
         deadline = time.monotonic() + self.PATIENCE_S
