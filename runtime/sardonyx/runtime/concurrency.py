@@ -74,7 +74,7 @@ class Crowds:
 
     def __init__(self, llm: LLM, prompt_tokens: int, new_tokens: int) -> None:
         """Raises RequestError when prompt and answer do not fit into the context."""
-        context = llm.manifest.context_length
+        context = llm.context_length
         if max(prompt_tokens + new_tokens, 2 * SETTLED) > context:
             raise RequestError(
                 f"{prompt_tokens} prompt tokens and {new_tokens} new ones are more than the context of "
@@ -106,7 +106,7 @@ class Crowds:
 
     def joining(self) -> Joining:
         """A long prompt that joins running answers."""
-        context = self._llm.manifest.context_length
+        context = self._llm.context_length
         short = min(self._prompt_tokens, context // 4)
         running = [self._begin(short, context) for _ in range(RUNNING)]
         running[0][0].wait_until(lambda: min(len(times) for _, times in running) >= SETTLED)

@@ -67,6 +67,8 @@ class LLM:
         self._phrases = Phrases(tokenizer)
         self._program = program
         self._model = Model(manifest, program, memory)
+        self.context_length = self._model.context_length
+        """Positions, of prompt and answer together."""
         self._engine = Engine(self._model, exact=exact)
         self._driver = Driver(self._engine)
         self._adapter = 0
@@ -187,9 +189,7 @@ class LLM:
     def logits(self, *feeds: Feed) -> list[Sequence[Float32]]:
         """Logits of tokens that are given, not generated: what the model answers to these feeds, one after
         another, in rows of their own. For each feed, for each of its rows: `[wanted, vocab]`. All of them are
-        computed; the prefix cache is passed by.
-
-        Raises RequestError above the context length.
+        computed; the prefix cache is passed by. Raises RequestError above the context length.
         """
         return self._driver.run(given(feeds), fresh=True, adapter=self._adapter)
 

@@ -1,15 +1,18 @@
 """`sardonyx bench`: how fast an artifact runs here."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sardonyx.runtime.cli.cache_memory import CacheMemory, bytes_of
 from sardonyx.runtime.cli.options import Given, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 
 if TYPE_CHECKING:
     from sardonyx.runtime.cli.measure import Speed
     from sardonyx.runtime.concurrency import Crowd, Joining
+    from sardonyx.runtime.model import Memory
 
 
 @taking("place", PLACE_OPTIONS)
@@ -28,6 +31,7 @@ def command(
         typer.Option(metavar="N,...", help="Measure so many answers at once instead, as in 1,2,4,8,16."),
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+    cache_memory: CacheMemory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     *,
     place: Given,
@@ -48,10 +52,10 @@ def command(
     from sardonyx.runtime.cli.terminal import progress_bars
     from sardonyx.runtime.library import DEFAULT_MODEL
 
-    answers = _counts(concurrency)
+    answers, memory = _counts(concurrency), _memory(cache_memory)
     artifact = ready_artifact(model or DEFAULT_MODEL)  # preparing it is not loading it
     started = perf_counter()
-    llm = load(str(artifact), threads, place=place)
+    llm = load(str(artifact), threads, memory=memory, place=place)
     figures = {"model": llm.manifest.name, "recipe": llm.manifest.recipe, "load_s": perf_counter() - started}
     with progress_bars() as progress:
 
@@ -71,6 +75,13 @@ def command(
             text = _speeds_text(speeds)
     figures |= {"peak_memory_bytes": peak_memory_bytes(), **measured}
     print(json.dumps(figures, indent=2) if as_json else f"{_heading(figures)}\n\n{text}")
+
+
+def _memory(size: str | None) -> "Memory":
+    """As much as usual, but for a limit of the cache."""
+    from sardonyx.runtime.llm import MEMORY
+
+    return replace(MEMORY, cache=bytes_of(size))
 
 
 def _counts(concurrency: str | None) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
+from sardonyx.runtime.cli.cache_memory import RareCacheMemory, bytes_of
 from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import SHOWS_LOGPROBS, sampling_options
@@ -25,6 +26,7 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
+    cache_memory: RareCacheMemory = None,
     adapter: Adapter = None,
     help_all: HelpAll = False,
     *,
@@ -50,15 +52,15 @@ def command(
     algorithms.check(algorithm)
     if cache and system:
         raise RequestError("--system and --cache both bring instructions; choose one of them")
-    llm = load(model or DEFAULT_MODEL, threads, exact, Memory(reuse=Reuse(answers=True)), place)
-    llm = llm.adapted(adapter)
+    memory = Memory(bytes_of(cache_memory), Reuse(answers=True))
+    llm = load(model or DEFAULT_MODEL, threads, exact, memory, place).adapted(adapter)
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"
         )
     chosen = algorithms.algorithm(
         algorithm,
-        lambda other: load(other, threads, exact, place=place),
+        lambda other: load(other, threads, exact, memory, place),
         lambda text: [{"role": "user", "content": text}],
     )
     if cache:

@@ -94,7 +94,7 @@ class Conversation:
             say(self._why_cut_off(answer.usage))
 
     def _why_cut_off(self, usage: "Usage") -> str:
-        context = self._llm.manifest.context_length
+        context = self._llm.context_length
         if usage.prompt_tokens + usage.completion_tokens < context:
             return f"(cut off after --max-tokens {self._params.max_tokens})"
         return f"(cut off: the context of {context} tokens is full; /reset starts a new conversation)"
@@ -151,7 +151,7 @@ class Conversation:
         generated = sum(usage.completion_tokens for usage in self._usages)
         say(f"{len(self._usages)} answers, {generated} tokens generated in all")
         if self._turns:
-            used, context = last.prompt_tokens + last.completion_tokens, self._llm.manifest.context_length
+            used, context = last.prompt_tokens + last.completion_tokens, self._llm.context_length
             say(f"context: {used} of {context} tokens, {used / context:.0%}")
         return True
 

@@ -45,7 +45,7 @@ def measure(
     """
     from sardonyx.runtime.params import SamplingParams
 
-    context = llm.manifest.context_length
+    context = llm.context_length
     if max(lengths) + new_tokens > context:
         raise RequestError(
             f"{max(lengths)} prompt tokens and {new_tokens} new ones are more than the context of {context}; "

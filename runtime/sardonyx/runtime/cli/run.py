@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
+from sardonyx.runtime.cli.cache_memory import RareCacheMemory, bytes_of
 from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, refuse_both, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import sampling_options
@@ -38,6 +39,7 @@ def command(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself: no chat template.")] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
+    cache_memory: RareCacheMemory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print answers and figures as JSON.")] = False,
     adapter: Adapter = None,
     help_all: HelpAll = False,
@@ -76,11 +78,11 @@ def command(
     ask = Ask(n, best_of, self_consistency, extract, as_json)
     ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads, exact, Memory(), place).adapted(adapter)
+    llm = load(name, threads, exact, memory := Memory(bytes_of(cache_memory)), place).adapted(adapter)
     framed = Frame(llm, utf8(system or ""), raw, llm.load_prefix(cache) if cache else "")
     question = framed.prompt(text)
     chosen = algorithms.algorithm(
-        algorithm, lambda other: load(other, threads, exact, place=place), framed.prompt
+        algorithm, lambda other: load(other, threads, exact, memory, place), framed.prompt
     )
     ask(llm, question, with_given(llm.default_params, sampling), chosen)
 
