@@ -1,10 +1,11 @@
-"""Whether an answer depends on how it came to be fed, and what it costs that it does not: greedy answers of a
-normal and of an exact engine. `python bench/exactness.py ARTIFACT [--tokens N] [--rounds N]`.
+"""Whether an answer depends on how it came to be fed, and what it costs that it does not: answers of a normal
+and of an exact engine. `python bench/exactness.py ARTIFACT [--tokens N] [--rounds N] [--temperature X]`.
 
 Each prompt is answered alone, again (its beginning being known), with guesses (prompt lookup), and among all
-others. A flip is an answer with another token than the one alone; the tokens before it are counted, for what
-comes behind a flip is another text. Engines take turns at each prompt, so that a slow minute hits both alike;
-speeds are medians over prompts and rounds.
+others: the likeliest tokens, or with a temperature drawn ones, by the same seeds. A flip is an answer with
+another token than the one alone; the tokens before it are counted, for what comes behind a flip is another
+text. Engines take turns at each prompt, so that a slow minute hits both alike; speeds are medians over
+prompts and rounds.
 """
 
 import argparse
@@ -66,13 +67,20 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--temperature", type=float, default=0.0)
     options = parser.parse_args()
     engines = {name: LLM.load(options.artifact, exact=name == "exact") for name in ("normal", "exact")}
-    params = SamplingParams(max_tokens=options.tokens, ignore_eos=True)
     found: Pairs = defaultdict(list)
-    for _ in range(options.rounds):
-        measure(engines, params, found)
-    print(f"{engines['normal'].manifest.recipe}, {len(PROMPTS)} prompts, {options.rounds} rounds")
+    for seed in range(options.rounds):
+        measure(
+            engines,
+            SamplingParams(
+                max_tokens=options.tokens, ignore_eos=True, temperature=options.temperature, seed=seed
+            ),
+            found,
+        )
+    drawn = f", temperature {options.temperature}" if options.temperature else ""
+    print(f"{engines['normal'].manifest.recipe}, {len(PROMPTS)} prompts, {options.rounds} rounds{drawn}")
     print(f"{'ENGINE':8}{'FED':16}{'FLIPS':>8}{'TOKENS':>8}{'TOKENS/S':>10}  GUESSES")
     for (name, way), pairs in sorted(found.items(), reverse=True):
         places = [first_difference(*pair) for pair in pairs]
