@@ -13,6 +13,7 @@ from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import Candidates
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies.beam import Beam, BeamSearch, Growth
+from scripted_llm import scripted_llm
 from toys import GREEDY, Logits, Player, ToyAnswer, decoded, greedily, logprob, request, toy
 
 SEEDS = st.integers(0, 10_000)
@@ -239,6 +240,13 @@ def test_what_a_search_cannot_do_is_refused() -> None:
         with pytest.raises(RequestError) as raised:
             options.start(request(*answers[:n], params=params))
         assert str(raised.value) == message
-    impossible = BeamSearch(num_beams=2, first_tokens=(99,)).start(request(answers[0]))
-    with pytest.raises(RequestError, match="none of them is possible here"):
-        Player([toy(4)]).run(impossible)
+    for tokens, allowed in ((99,), ()), ((1, 2), (0, 3)):
+        params = SamplingParams(allowed_token_ids=allowed)
+        impossible = BeamSearch(num_beams=2, first_tokens=tokens).start(request(answers[0], params=params))
+        with pytest.raises(RequestError, match="none of them is possible here"):
+            Player([toy(4)]).run(impossible)
+
+
+def test_first_tokens_have_to_be_tokens() -> None:
+    with pytest.raises(RequestError, match="first_tokens: token 999 is outside the vocabulary of 102"):
+        scripted_llm().stream("a", SamplingParams(), BeamSearch(num_beams=2, first_tokens=(5, 999)))

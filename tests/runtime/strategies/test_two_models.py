@@ -46,6 +46,22 @@ def test_contrastive_decoding_feeds_both_models_the_same_text(seed: int) -> None
         text.append(token)
 
 
+@given(SEEDS, st.sets(st.integers(0, 8), min_size=1))
+def test_what_is_forbidden_sets_no_bar_for_the_plausible(seed: int, allowed: set[int]) -> None:
+    """The end neither, as long as an answer is too short."""
+    expert, amateur = toy(9, seed), toy(9, seed + 1)
+    options = ContrastiveDecoding(amateur=None, plausibility=0.5)
+    params = SamplingParams(allowed_token_ids=(*allowed,), min_tokens=0 if allowed == {0} else 5)
+    tokens = decoded(options, expert, amateur, answer=PROMPT, params=params)
+    text = list(PROMPT.sequence)
+    for place, token in enumerate(tokens):
+        left = allowed - ({0} if place < params.min_tokens else set())
+        p, q = (np.where(np.isin(range(9), [*left]), logprobs(m(text)), -np.inf) for m in (expert, amateur))
+        kept = np.flatnonzero(p >= p.max() + np.log(0.5))
+        assert token == kept[(p[kept] - q[kept]).argmax()]
+        text.append(token)
+
+
 @given(SEEDS)
 def test_only_the_plausible_is_said(seed: int) -> None:
     """With nothing else plausible the expert speaks alone."""

@@ -14,7 +14,7 @@ import msgspec
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import LogprobLog, Pick, Pipeline, Setting, make_picker, noise_key, pipeline
-from sardonyx.runtime.logits.steps import FEEDBACK, TRUNCATIONS
+from sardonyx.runtime.logits.steps import BANS, FEEDBACK, TRUNCATIONS
 from sardonyx.runtime.params import SamplingParams, is_given
 from sardonyx.runtime.values import checked
 
@@ -135,6 +135,11 @@ class Request:
     def shape(self, params: SamplingParams) -> Pipeline:
         """What such parameters make of logits."""
         return pipeline(params, self.setting, self.seed)
+
+    def bans(self) -> Pipeline:
+        """What the parameters forbid, and nothing else of them: logits as they are, or minus infinity."""
+        asked = {name: getattr(self.params, name) for name in ("profile", "stop_token_ids", *BANS)}
+        return self.shape(SamplingParams(temperature=1.0, **asked))
 
     def only_answer(self, algorithm: str) -> Answer:
         """The answer, for an algorithm that gives one. Raises RequestError if there are to be more."""

@@ -203,6 +203,11 @@ def growth_of(request: Request, options: BeamSearch) -> Growth:
     request.no_logprobs("beam search")
     shape = request.shape(params if draws else msgspec.structs.replace(params, temperature=1.0))
     if options.first_tokens:
+        vocab_size = request.setting.vocab_size
+        if vocab_size is not None and max(options.first_tokens) >= vocab_size:
+            raise RequestError(
+                f"first_tokens: token {max(options.first_tokens)} is outside the vocabulary of {vocab_size}"
+            )
         shape = beginning_with(options.first_tokens, len(answer.sequence), shape)
     count = max(2, 1 + len(answer.ends)) * options.num_beams
     return Growth(shape, count, request.seed if draws else None)
@@ -215,7 +220,8 @@ def beginning_with(tokens: Sequence[int], prompt_tokens: int, shape: Pipeline) -
         candidates = shape(sequence, logprobs)
         if len(sequence) > prompt_tokens:
             return candidates
-        begun = candidates.keep(np.flatnonzero(np.isin(candidates.ids, tokens)))
+        possible = np.isin(candidates.ids, tokens) & np.isfinite(candidates.logits)
+        begun = candidates.keep(np.flatnonzero(possible))
         if not len(begun.ids):
             raise RequestError(f"first_tokens={tuple(tokens)}: none of them is possible here")
         return begun

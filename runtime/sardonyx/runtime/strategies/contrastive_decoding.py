@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
-from sardonyx.runtime.logits import Pick
+from sardonyx.runtime.logits import Pick, Pipeline
 from sardonyx.runtime.params import PositiveShare, says
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
 
@@ -18,7 +18,8 @@ AMATEUR = 1
 
 class ContrastiveDecoding(Algorithm, frozen=True, kw_only=True):
     """Logits are log p - log p_amateur, of the tokens at least `plausibility` times as likely to the model
-    asked, the expert, as its likeliest. `amateur` is a language model (an `LLM`) with the same tokens.
+    asked, the expert, as its likeliest; what is forbidden is neither. `amateur` is a language model (an
+    `LLM`) with the same tokens.
     """
 
     amateur: Annotated[Any, says("contrastive decoding: a lesser model, to differ from")]
@@ -30,15 +31,16 @@ class ContrastiveDecoding(Algorithm, frozen=True, kw_only=True):
 
     def start(self, request: Request) -> Decoding[None]:
         answer = request.only_answer("contrastive decoding")
-        return contrastive_decoding(answer, request.pick(0), self.plausibility)
+        return contrastive_decoding(answer, request.pick(0), request.bans(), self.plausibility)
 
 
-def contrastive_decoding(answer: Answer, pick: Pick, plausibility: float) -> Decoding[None]:
+def contrastive_decoding(answer: Answer, pick: Pick, bans: Pipeline, plausibility: float) -> Decoding[None]:
     """Decode until the answer is complete, with two models in step."""
     expert = yield from prompt_fed(answer)
     (amateur,) = yield Feed([answer.sequence], model=AMATEUR)
     while True:
-        token = pick(answer.sequence, contrast(expert[-1], amateur[-1], plausibility), len(answer.sequence))
+        allowed = bans(answer.sequence, expert[-1]).logits
+        token = pick(answer.sequence, contrast(allowed, amateur[-1], plausibility), len(answer.sequence))
         if not answer.add(token):
             return
         (expert,) = yield Feed([[token]])
