@@ -36,13 +36,6 @@ def test_logits_are_of_what_the_cache_holds() -> None:
     assert output.logits.tolist() == [[12, 3, 1], [89, 4, 2]]
 
 
-def test_logits_last_until_the_next_call() -> None:
-    program, memory = ScriptedProgram(echo), view(1)
-    first = program.run(batch([[5]], [1], [1], [0]), memory).logits
-    program.run(batch([[6]], [1], [2], [0]), memory)
-    assert np.isnan(first).all()
-
-
 def test_nothing_wanted_is_nothing_given() -> None:
     assert ScriptedProgram(echo).run(batch([[5]], [1], [1], []), view(1)).logits.shape == (0, 3)
 

@@ -157,8 +157,7 @@ class Model:
             np.array(self.arena.adapters(start, stop), np.int64),
         )
         with self._running:
-            made = self.program.run(batch, self.arena.view(start, stop))
-            logits, hidden = made.logits.copy(), made.hidden.copy()
+            logits, hidden = self.program.run(batch, self.arena.view(start, stop))
         results = []
         for step in steps:
             step.row.extend(len(step.tokens), canonical=len(step.tokens) > 1)

@@ -39,7 +39,7 @@ class CacheView:
 
 
 class Output(NamedTuple):
-    """What a pass gives for each position of `logit_rows`. Valid until the next one."""
+    """What a pass gives for each position of `logit_rows`: arrays that nobody will write again."""
 
     logits: Float32  # [wanted, vocab]
     hidden: Float32  # [wanted, hidden_size], what the head read; of no width if the graph does not put it out

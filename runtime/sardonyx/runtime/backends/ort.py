@@ -2,7 +2,7 @@
 
 Past and present states are bound to the same memory, so the kernel appends in place and a step copies no
 cache. What was bound for a shape is kept and used again; a decode step then costs a few numbers written into
-bound arrays.
+bound arrays, and a fresh one for logits, which need no copy then.
 """
 
 from collections import OrderedDict
@@ -25,9 +25,6 @@ from sardonyx.runtime.threads import l2_cache_bytes
 BINDINGS = 16
 """Bindings kept for reuse: a decode shape each, so this covers batches that grow and shrink."""
 
-KEPT_BYTES = 32 << 20
-"""Bindings with more output than this are not kept: a text that is scored, not a decode step."""
-
 TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
@@ -40,11 +37,10 @@ TYPES = {
 
 @dataclass(frozen=True)
 class _Bound:
-    """One shape's binding with the arrays that are written before a run and read after it."""
+    """One shape's binding with the arrays that are written before a run."""
 
     binding: Any
     batch: Batch
-    output: Output
     total: NDArray[np.int32]
 
 
@@ -67,11 +63,15 @@ class OrtProgram:
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
-        bound = self._bound_to(batch, cache)
+        binding = self._bound_to(batch, cache).binding
+        output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
+        for name, made in zip(self._widths, output, strict=True):
+            if made.shape[1]:
+                _bind_array(binding.bind_output, name, made)
         started = perf_counter()
-        self._session.run_with_iobinding(bound.binding)
+        self._session.run_with_iobinding(binding)
         self.run_s += perf_counter() - started
-        return bound.output
+        return output
 
     def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
         if cache.memory is not self._memory:  # bindings hold bare addresses, which must not outlive it
@@ -83,7 +83,7 @@ class OrtProgram:
             _fill(bound, batch)
             return bound
         bound = self._bind(batch, cache)
-        if self._reads_anew and sum(array.nbytes for array in bound.output) <= KEPT_BYTES:
+        if self._reads_anew:
             self._bound[key] = bound
             if len(self._bound) > BINDINGS:
                 self._bound.popitem(last=False)
@@ -99,8 +99,7 @@ class OrtProgram:
             np.empty_like(batch.adapters),
         )
         total = np.zeros((), np.int32)
-        output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
-        bound = _Bound(binding, own, output, total)
+        bound = _Bound(binding, own, total)
         _fill(bound, batch)  # before anything is bound: a device takes its copy then
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": own.ids,
@@ -116,9 +115,6 @@ class OrtProgram:
         for state, tensor in zip(self._states, cache.tensors, strict=True):
             _bind_array(binding.bind_input, state.input, tensor)
             _bind_array(binding.bind_output, state.output, tensor)
-        for (name, width), made in zip(self._widths.items(), output, strict=True):
-            if width:
-                _bind_array(binding.bind_output, name, made)
         return bound
 
 

@@ -32,8 +32,7 @@ class PartedProgram:
         parts: list[tuple[Indices, Output]] = []
         for one in passes(batch, self._rules):
             part, asked = _part(batch, one)
-            made = self._program.run(part, _rows(cache, one.rows))
-            parts.append((asked, Output(made.logits.copy(), made.hidden.copy())))  # valid until the next pass
+            parts.append((asked, self._program.run(part, _rows(cache, one.rows))))
         order = np.argsort(np.concatenate([asked for asked, _ in parts]), kind="stable")
         return Output(
             *(np.concatenate(arrays)[order] for arrays in zip(*(made for _, made in parts), strict=True))

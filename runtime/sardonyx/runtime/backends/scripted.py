@@ -1,8 +1,8 @@
 """A backend without a model: logits are a function of the tokens so far. For tests of all that is above.
 
 It keeps the promises of a real one and no others: what it knows of a row it reads back from that row's
-cache, padding is written behind what counts, a row of no positions is refused, and logits last until the next
-call. So a lost, mixed up or stale row shows as wrong logits.
+cache, padding is written behind what counts, and a row of no positions is refused. So a lost, mixed up or
+stale row shows as wrong logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +26,11 @@ class ScriptedProgram:
         self.longest_run = 1 << 20
         self.batches: list[Batch] = []
         self._scripts = (script, hidden)
-        self._output = Output(*(np.empty((0, len(made([0]))), np.float32) for made in self._scripts))
+        self._widths = [len(made([0])) for made in self._scripts]
 
     def run(self, batch: Batch, cache: CacheView) -> Output:
         assert batch.lengths.min() > 0
         self.batches.append(batch)
-        for array in self._output:
-            array.fill(np.nan)
         (memory,) = cache.tensors
         past = batch.lengths - batch.counts
         width = batch.ids.shape[1]
@@ -41,13 +39,12 @@ class ScriptedProgram:
         texts = []
         for row, column in zip(*np.divmod(batch.logit_rows, width), strict=True):
             texts.append([int(token) for token in memory[row, 0, : past[row] + column + 1, 0]])
-        self._output = Output(
+        return Output(
             *(
-                np.array([made(text) for text in texts], np.float32).reshape(len(texts), before.shape[1])
-                for made, before in zip(self._scripts, self._output, strict=True)
+                np.array([made(text) for text in texts], np.float32).reshape(len(texts), width)
+                for made, width in zip(self._scripts, self._widths, strict=True)
             )
         )
-        return self._output
 
 
 def scripted_manifest(vocab_size: int, context_length: int = 256, eos: Sequence[int] = ()) -> Manifest:
