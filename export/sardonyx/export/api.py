@@ -20,6 +20,7 @@ from sardonyx.export.layouts import check_layout, lay_out
 from sardonyx.export.recipes import RECIPES, Recipe
 from sardonyx.export.reference import REFERENCE, reference_of, require_space
 from sardonyx.export.structure import structure
+from sardonyx.export.targets import CPU, target_named
 from sardonyx.export.traced.home import bring_home
 from sardonyx.export.traced.optimum import trace
 from sardonyx.export.verify import Scope, certify, store
@@ -45,7 +46,8 @@ class Options:
     rounded each for itself, whatever they multiply: quicker, and worse. `layout` names another program that
     is to find what it wants in `out`, instead of an artifact. `kv` is the type of cached keys and values:
     "int8" takes a quarter of the memory. A `budget` takes the place of the recipe: bits are chosen for each
-    weight by what it was measured to need.
+    weight by what it was measured to need. `target` is what it is to run on, by name: that decides operators
+    and the type that is computed with.
     """
 
     context: int | None = None
@@ -61,6 +63,7 @@ class Options:
     layout: str | None = None
     kv: str = "float32"
     budget: Budget | None = None
+    target: str = CPU.name
 
 
 DEFAULTS = Options()
@@ -90,6 +93,7 @@ def export(
     failed = failed_place(out, force=options.force) if options.keep_failed else None
     if options.budget is not None:
         _check_budget(options)
+    _check_target(options)
     with writing(out, force=options.force) as folder:
         try:
             chosen = replace(RECIPES[recipe], calibrate=options.calibrate)
@@ -119,7 +123,8 @@ def _proven(
     title = f"{checkpoint.name} as {recipe.name}"
     if options.verify or options.kv == "int8":
         require_space(folder, checkpoint, copies=2)
-    extras = Extras(options.hidden_states, _adapters(options.adapters, checkpoint))
+    target = target_named(options.target)
+    extras = Extras(options.hidden_states, _adapters(options.adapters, checkpoint), target=target)
     limits = recipe.limits
     with _reference(folder, checkpoint, recipe, options, progress) as reference:
         if options.kv == "int8":
@@ -148,6 +153,23 @@ def _check_budget(options: Options) -> None:
     ):
         if asked:
             raise RequestError(f"bits are not searched for {what}; export by a recipe")
+
+
+def _check_target(options: Options) -> None:
+    """Raises RequestError for what a target does not know, and for one that is not known."""
+    target = target_named(options.target)
+    if target is CPU:
+        return
+    for asked, what in (
+        (options.hidden_states and target.ports.masked, "hidden states"),
+        (bool(options.adapters) and target.ports.masked, "adapters to switch"),
+        (options.kv != "float32", f"a cache of {options.kv}"),
+        (options.via is not None, f"a graph made via {options.via}, which runs anywhere"),
+        (options.layout is not None, f"the layout {options.layout}"),
+        (options.budget is not None, "a search of bits"),
+    ):
+        if asked:
+            raise RequestError(f"target {target.name} cannot have {what}; export it without --target")
 
 
 def _laid_out(
@@ -220,8 +242,9 @@ def _reference(
     folder: Path, checkpoint: Checkpoint, recipe: Recipe, options: Options, progress: Progress
 ) -> AbstractContextManager[Path | None]:
     """The artifact to measure against, and to see in how large keys and values get; none where neither is
-    asked for, nor for float32, which is its own reference.
+    asked for, nor for float32, which is its own reference where it is computed on the CPU's terms.
     """
-    if options.kv == "float32" and (recipe.name == REFERENCE or not options.verify):
+    own = recipe.name == REFERENCE and options.target == CPU.name
+    if options.kv == "float32" and (own or not options.verify):
         return nullcontext()
     return reference_of(checkpoint, folder, options.context, progress)

@@ -20,7 +20,7 @@ from sardonyx.export.onnx_builder import Scales
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.parallel import single_threaded_blas
 from sardonyx.export.recipes import Recipe
-from sardonyx.export.targets import CPU
+from sardonyx.export.targets import CPU, Target
 from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import OnRead, check_weights, unseen
 from sardonyx.models import ConfigError, Decoder, UnknownModelType, describe
@@ -59,12 +59,13 @@ def described(checkpoint: Checkpoint) -> Decoder:
 @dataclass(frozen=True)
 class Extras:
     """What an artifact may be able to do beside giving logits: put out what the head reads of a position,
-    switch adapters, and keep keys and values in 8 bits, in steps of `scales`.
+    switch adapters, and keep keys and values in 8 bits, in steps of `scales`; and what it is to run on.
     """
 
     hidden_states: bool = False
     adapters: Sequence[Adapter] = ()
     scales: Scales | None = None
+    target: Target = CPU
 
 
 NO_EXTRAS = Extras()
@@ -91,7 +92,7 @@ def build(
     plan = Plan(
         checkpoint,
         recipe,
-        CPU,
+        extras.target,
         _context(decoder, context),
         listen,
         extras.hidden_states,
@@ -186,7 +187,7 @@ def _manifest(
     folder: Path, plan: Plan, graph: OnnxGraph, decoder: Decoder, tokenizer: TokenizerFiles
 ) -> Manifest:
     checkpoint = plan.checkpoint
-    dtype: DType = "int8" if plan.scales else "float32"
+    dtype: DType = "int8" if plan.scales else plan.target.dialect.dtype
     return Manifest(
         format=FORMAT,
         name=checkpoint.name,

@@ -40,13 +40,11 @@ def _seen(g: OnnxBuilder, x: ir.Value, features: int, taps: int) -> ir.Value:
     length = taps - 1 + SPARE
     layer = sum(spec.kind == "window" for spec, _, _ in g.states)
     spec = StateSpec(f"{layer}.conv", "window", (length, features))
-    past, present = g.state(spec, ir.DataType.FLOAT)
+    past, present = g.state(spec, g.float)
     strip = g.op("Concat", past, x, axis=1)
     kept = g.op("GatherND", strip, _newest(g, length), batch_dims=1)
-    g.output(kept, present, ir.DataType.FLOAT, ["rows", length, features])
-    before = g.op(
-        "Where", _begun(g, taps), _cut(g, strip, SPARE, length), g.constant(np.array(0, np.float32))
-    )
+    g.output(kept, present, g.float, ["rows", length, features])
+    before = g.op("Where", _begun(g, taps), _cut(g, strip, SPARE, length), g.number(0))
     return g.op("Concat", before, x, axis=1)
 
 

@@ -57,13 +57,13 @@ class Stack:
         return (
             g.stored(
                 self._name("gate_up_proj.bias"),
-                ir.DataType.FLOAT,
+                g.float,
                 (len(self.experts), width),
                 lambda: map(inner, self.experts),
             ),
             g.stored(
                 self._name("down_proj.bias"),
-                ir.DataType.FLOAT,
+                g.float,
                 (len(self.experts), hidden),
                 lambda: (self._bias(expert.down.bias) for expert in self.experts),
             ),
@@ -159,7 +159,7 @@ def _block_tables(
 
 def _table(g: OnnxBuilder, matrix: Matrix, experts: int) -> ir.Value:
     rows, inputs = matrix.shape
-    return g.stored(matrix.name, ir.DataType.FLOAT, (experts, rows // experts, inputs), matrix.chunks)
+    return g.stored(matrix.name, g.float, (experts, rows // experts, inputs), matrix.chunks)
 
 
 def _attributes(spec: MixtureSpec) -> dict[str, str | int | float]:

@@ -68,7 +68,7 @@ class Layer:
             return self._normed(g, x, *self.weights)
         gamma, *beta = self.weights
         assert gamma.shape is not None
-        ones = g.constant(np.ones(gamma.shape.numpy()[0] // self.groups, np.float32))
+        ones = g.number(np.ones(gamma.shape.numpy()[0] // self.groups))
         plain = _in_groups(g, x, self.groups, lambda x: self._normed(g, x, ones))
         weighted = g.op("Mul", plain, gamma)
         return g.op("Add", weighted, *beta) if beta else weighted
@@ -87,6 +87,33 @@ class Layer:
 
     def _normed(self, g: OnnxBuilder, x: ir.Value, *weights: ir.Value) -> ir.Value:
         return g.op("LayerNormalization", x, *weights, axis=-1, epsilon=self.epsilon)
+
+
+@dataclass(frozen=True, eq=False)
+class PlainRMS(RMS):
+    """The same in operators that every provider knows; onnxruntime's CPU makes one of them again."""
+
+    def of(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
+        return _in_groups(g, x, self.groups, lambda x: self._scaled(g, x))
+
+    def of_sum(self, g: OnnxBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+        total = g.op("Add", a, b)
+        return self.of(g, total), total
+
+    def _scaled(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
+        last = g.constant(np.array([-1], np.int64))
+        mean = g.op("ReduceMean", g.op("Mul", x, x), last, keepdims=1)
+        root = g.op("Sqrt", g.op("Add", mean, g.number(self.epsilon)))
+        return g.op("Mul", g.op("Div", x, root), self.gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class PlainLayer(Layer):
+    """Without the addition in one node."""
+
+    def of_sum(self, g: OnnxBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+        total = g.op("Add", a, b)
+        return self.of(g, total), total
 
 
 def _in_groups(g: OnnxBuilder, x: ir.Value, groups: int, norm: Callable[[ir.Value], ir.Value]) -> ir.Value:

@@ -5,14 +5,18 @@ What quantizers and lowerings build with. It knows names and places, not what an
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sardonyx.export.weight_file import Chunks, WeightFile
 from sardonyx.models.graph import StateSpec
+from sardonyx.runtime.errors import SourceError
+from sardonyx.runtime.manifest import DType
 
 MICROSOFT = "com.microsoft"
 OPSETS = {"": 23, MICROSOFT: 1}
@@ -24,17 +28,42 @@ Scales = Mapping[str, NDArray[Any]]
 """Of states in 8 bits, by name: what a step of each channel is worth, `[1, heads, 1, width]`."""
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """The type of what is computed with, the version of ONNX's operators, and whether rows of tables in
+    blocks are widened in plain operators, for want of the one that does it.
+    """
+
+    float: ir.DataType = ir.DataType.FLOAT
+    opset: int = OPSETS[""]
+    plain_rows: bool = False
+
+    @property
+    def dtype(self) -> DType:
+        """The type by the manifest's name."""
+        return "float32" if self.float == ir.DataType.FLOAT else "float16"
+
+
+FLOAT32 = Dialect()
+
+
 class OnnxBuilder:
     """Appends to an onnx-ir graph and a weight file. `context` is how many positions to make room for.
 
-    Without `scales` states are float32.
+    Without `scales` states are floats as all else.
     """
 
-    def __init__(self, weights: WeightFile, context: int, scales: Scales | None = None) -> None:
+    def __init__(
+        self, weights: WeightFile, context: int, scales: Scales | None = None, dialect: Dialect = FLOAT32
+    ) -> None:
         self.context = context
+        self.float = dialect.float
+        """The type of activations, and of what they are multiplied by as floats."""
         self.states: list[tuple[StateSpec, str, str]] = []
         self._weights = weights
         self._scales = scales
+        self._opset = dialect.opset
+        self.plain_rows = dialect.plain_rows
         self._nodes: list[ir.Node] = []
         self._inputs: dict[str, ir.Value] = {}
         self._outputs: dict[str, ir.Value] = {}
@@ -51,7 +80,11 @@ class OnnxBuilder:
     def ops(
         self, kind: str, *inputs: ir.Value | None, count: int, domain: str = "", **attributes: Any
     ) -> Sequence[ir.Value]:
-        """Append a node of `count` outputs."""
+        """Append a node of `count` outputs. Inputs that are not there are left off at the end, and empty
+        before: to OpenVINO an empty input is a value of unknown shape.
+        """
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
         name = f"{kind}_{len(self._nodes)}"
         outputs = [ir.Value(name=f"{name}.{i}" if i else name) for i in range(count)]
         self._nodes.append(ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name))
@@ -87,7 +120,7 @@ class OnnxBuilder:
         return self.input(past, dtype, ["rows", *each]), f"present.{spec.name}"
 
     def state_scale(self, name: str) -> ir.Value | None:
-        """What one step of a state's numbers is worth, `[1, heads, 1, width]`; None if they are float32."""
+        """What one step of a state's numbers is worth, `[1, heads, 1, width]`; None if they are floats."""
         return self.constant(self._scales[name]) if self._scales else None
 
     def stored(
@@ -112,7 +145,8 @@ class OnnxBuilder:
         self._postponing = False
 
     def _fill(self, tensor: ir.ExternalTensor, make: Callable[[], Chunks]) -> None:
-        self._weights.fill(tensor, make())
+        chunks = (_halved(str(tensor.name), chunk) for chunk in make())
+        self._weights.fill(tensor, chunks if tensor.dtype == ir.DataType.FLOAT16 else make())
 
     def write_postponed(self) -> None:
         """Write what was postponed, in the order in which it was stored."""
@@ -144,6 +178,10 @@ class OnnxBuilder:
             )
         return self._initializers[key]
 
+    def number(self, content: float | NDArray[Any]) -> ir.Value:
+        """A small constant of the type that is computed with."""
+        return self.constant(np.array(content, self.float.numpy()))
+
     def taken(self) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes and initializers that were made since this was asked last, for another graph."""
         before, self._given = self._given, (len(self._nodes), len(self._initializers))
@@ -156,7 +194,7 @@ class OnnxBuilder:
             list(self._outputs.values()),
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
-            opset_imports=OPSETS,
+            opset_imports=OPSETS | {"": self._opset},
             name="decoder",
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name=producer, producer_version=version)
@@ -170,3 +208,14 @@ def _typed(value: ir.Value, dtype: ir.DataType, shape: Dims | ir.Shape) -> ir.Va
     value.type = ir.TensorType(dtype)
     value.shape = ir.Shape(shape)
     return value
+
+
+def _halved(name: str, chunk: NDArray[Any]) -> NDArray[Any]:
+    """Of floats: float16. Raises SourceError for a number that is too large for it."""
+    if chunk.dtype != np.float32:
+        return chunk
+    with np.errstate(over="ignore"):
+        halves = chunk.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise SourceError(f"{name}: holds {np.abs(chunk).max():g}, too large for float16; take --target cpu")
+    return halves

@@ -12,14 +12,13 @@ from itertools import groupby
 import numpy as np
 import onnx_ir as ir
 
-from sardonyx.export import norms
+from sardonyx.export import norms, ports
 from sardonyx.export.adapters import Adapter
 from sardonyx.export.adapters.branches import Branches
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import convolve
 from sardonyx.export.experts import Stack, mixture
 from sardonyx.export.onnx_builder import OnnxBuilder, Scales
-from sardonyx.export.positions import positions
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
@@ -27,8 +26,6 @@ from sardonyx.export.weight_file import WeightFile
 from sardonyx.export.weights import Matrix, Measured, OnRead, check_finite, unmeasured, unseen
 from sardonyx.models.config import ConfigError
 from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, Weight
-
-FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +69,29 @@ class OnnxGraph:
     """Implements `models.graph.Graph` by appending nodes to an onnx-ir graph and weights to a file."""
 
     def __init__(self, plan: Plan, weights: WeightFile) -> None:
-        self.builder = OnnxBuilder(weights, plan.context, plan.scales)
+        self.builder = OnnxBuilder(weights, plan.context, plan.scales, plan.target.dialect)
         self.quantizer_of: dict[str, str] = {}
         self._plan = plan
         self._recipe = plan.recipe.fitted(plan.checkpoint)
         self.branches = Branches(plan.adapters)
         self._vocab, self._hidden = 0, 0
         self._positions: tuple[str, ...] = ("rows", "tokens")
+        self._float = ir.TensorType(plan.target.dialect.float)
 
     def embed(self, table: Weight) -> Value:
         self._vocab, self._hidden = table.shape
-        ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
+        ids = ports.ids(self.builder)
         with self.builder.postponing():  # a tied table is measured where it is multiplied, which is last
             return self._quantizer(table).embed(self.builder, ids, self._matrix(table))
 
     def embed_positions(self, table: Weight) -> Value:
-        ids = self.builder.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
-        places = positions(self.builder, ids, table.shape[0])
+        places = self._plan.target.ports.places(self.builder, table.shape[0])
         return self.builder.op("Gather", self._stored(table), places, axis=0)
 
     def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
         results: list[Value] = []
         value = self._value(x)
-        value.type, value.shape = FLOAT, ir.Shape([*self._positions, layers[0].inputs])
+        value.type, value.shape = self._float, ir.Shape([*self._positions, layers[0].inputs])
         for quantizer, group in groupby(layers, key=lambda layer: self._quantizer(layer.weight)):
             stack = tuple(group)
             bias = self._bias(stack)
@@ -114,19 +111,19 @@ class OnnxGraph:
         return self.builder.op("Mul", self._value(a), self._value(b))
 
     def scale(self, x: Value, factor: float) -> Value:
-        return self.builder.op("Mul", self._value(x), self.builder.constant(np.array(factor, np.float32)))
+        return self.builder.op("Mul", self._value(x), self.builder.number(factor))
 
     def activate(self, x: Value, function: Activation) -> Value:
         return self._plan.target.activations[function](self.builder, self._value(x))
 
     def rms_norm(self, x: Value, weight: Weight, epsilon: float, groups: int = 1) -> Value:
-        return self._normed(x, weight, norms.RMS(self._stored(weight), epsilon, groups))
+        return self._normed(x, weight, self._plan.target.norms.rms(self._stored(weight), epsilon, groups))
 
     def layer_norm(
         self, x: Value, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
     ) -> Value:
         weights = [self._stored(part) for part in (weight, bias) if part]
-        return self._normed(x, weight, norms.Layer(weights, epsilon, groups))
+        return self._normed(x, weight, self._plan.target.norms.layer(weights, epsilon, groups))
 
     def attend(
         self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str, sinks: Weight | None = None
@@ -135,6 +132,9 @@ class OnnxGraph:
         return self._plan.target.attend(self.builder, self._packed(qkv), spec, head_sink)
 
     def convolve(self, x: Value, weight: Weight, bias: Weight | None, at: str) -> Value:
+        if self._plan.target.ports.masked:
+            name = self._plan.target.name
+            raise ConfigError(f"target {name} holds keys and values, and no windows of convolutions")
         return convolve(
             self.builder, self._value(x), self._stored(weight), self._stored(bias) if bias else None
         )
@@ -150,17 +150,21 @@ class OnnxGraph:
         return mixture(self.builder, values, stack, spec, quantizers.pop())
 
     def select(self, x: Value) -> Value:
-        rows = self.builder.input("logit_rows", ir.DataType.INT64, ["wanted"])
-        shape = self.builder.constant(np.array([-1, self._hidden], np.int64))
-        flat = self.builder.op("Reshape", self._value(x), shape)
         self._positions = ("wanted",)
-        return self.builder.op("Gather", flat, rows, axis=0)
+        return self._plan.target.ports.select(self.builder, self._value(x), self._hidden)
 
     def output(self, logits: Value, hidden: Value) -> None:
-        self.builder.output(self._value(logits), "logits", ir.DataType.FLOAT, ["wanted", self._vocab])
+        self._put_out(logits, "logits", self._vocab)
         if self._plan.hidden_states:
-            self.builder.output(self._value(hidden), "hidden", ir.DataType.FLOAT, ["wanted", self._hidden])
+            self._put_out(hidden, "hidden", self._hidden)
         self.builder.write_postponed()
+
+    def _put_out(self, value: Value, name: str, width: int) -> None:
+        """As float32, whatever it was computed in."""
+        made = self._value(value)
+        if self.builder.float != ir.DataType.FLOAT:
+            made = self.builder.op("Cast", made, to=ir.DataType.FLOAT)
+        self._plan.target.ports.put_out(self.builder, made, name, width)
 
     def _value(self, x: Value) -> ir.Value:
         """The value as a tensor of the graph, whatever it takes to have it."""
@@ -190,13 +194,15 @@ class OnnxGraph:
 
     def _stored(self, weight: Weight) -> ir.Value:
         """Norm weights, sinks and positions as they are: no quantizer touches them."""
-        return self.builder.stored(weight.name, ir.DataType.FLOAT, weight.shape, lambda: [self._rows(weight)])
+        return self.builder.stored(
+            weight.name, self.builder.float, weight.shape, lambda: [self._rows(weight)]
+        )
 
     def _vector(self, *parts: Weight | int) -> ir.Value:
         """Biases as they are, one after another; a number stands for so many zeros."""
         name = "+".join(part.name if isinstance(part, Weight) else f"{part} zeros" for part in parts)
         size = sum(part.shape[0] if isinstance(part, Weight) else part for part in parts)
-        return self.builder.stored(name, ir.DataType.FLOAT, [size], lambda: map(self._rows, parts))
+        return self.builder.stored(name, self.builder.float, [size], lambda: map(self._rows, parts))
 
     def _rows(self, part: Weight | int) -> Float32:
         if isinstance(part, int):
@@ -214,7 +220,7 @@ class OnnxGraph:
         return self.builder.ops("Split", x.packed, sizes, count=len(x.widths), axis=-1)
 
     def _quantizer(self, weight: Weight) -> Quantizer:
-        quantizer = self._recipe.quantizer(weight.name)
+        quantizer = self._plan.target.check(self._recipe.quantizer(weight.name))
         self.quantizer_of[weight.name] = str(quantizer)
         return quantizer
 

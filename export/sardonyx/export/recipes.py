@@ -8,6 +8,7 @@ from sardonyx.export.certificate import UNLIMITED, Limits
 from sardonyx.export.checkpoint import Checkpoint
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.gguf_blocks import as_stored
+from sardonyx.export.quantizers.half import Half
 from sardonyx.export.quantizers.nbits import NBits
 from sardonyx.export.quantizers.none import Float
 from sardonyx.export.quantizers.w8a8 import W8A8
@@ -61,6 +62,12 @@ _RECIPES = (
         "float32 weights: the reference",
         (("*", Float()),),
         Limits(kl_mean=1e-6, noise=1e-3, flips=0.01),
+    ),
+    Recipe(
+        "fp16",
+        "float16 weights: for graphics cards; elsewhere half the file, and the memory of float32",
+        ((EXPERTS, Float()), ("*", Half("float16"))),
+        Limits(kl_mean=0.001, noise=6, flips=0.2),
     ),
     Recipe(
         "q8",

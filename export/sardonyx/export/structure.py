@@ -11,13 +11,16 @@ from pathlib import Path
 import onnx_ir as ir
 
 from sardonyx.export.certificate import Structure
-from sardonyx.runtime.manifest import Manifest
+from sardonyx.runtime.manifest import PORTABLE, Manifest
 from sardonyx.runtime.neighbours import graph_of
 from sardonyx.runtime.onnx_outline import read_outline
 from sardonyx.runtime.slow_paths import shared_scales, slow_paths
 
 QUANTIZED = ("MatMulNBits", "MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul")
 """Operators that multiply by quantized weights."""
+
+FLOATS = ("float32", "float16", "bfloat16")
+"""Kinds of weights that are multiplied as floats."""
 
 CLASSES = {
     "embedding": ("*embed_tokens*",),
@@ -50,9 +53,11 @@ def _broken_promises(graph: ir.Graph, manifest: Manifest, head: str) -> Iterator
     """Where the graph is not what the manifest says of it."""
     layers = sum(state.kind == "kv" for state in manifest.states) / 2
     attentions = sum(node.op_type == "GroupQueryAttention" for node in graph)
-    if manifest.target == "cpu" and attentions != layers:
+    if manifest.target != PORTABLE and attentions != layers:
         yield f"{layers:g} layers keep keys and values, but {attentions} nodes are GroupQueryAttention"
-    quantized = {name.removesuffix(".weight") for name, kind in manifest.weights.items() if kind != "float32"}
+    quantized = {
+        name.removesuffix(".weight") for name, kind in manifest.weights.items() if kind not in FLOATS
+    }
     floats = [n for n in graph if n.op_type in ("MatMul", "Gemm") and quantized & set(_multiplied(n))]
     if floats:
         yield f"{len(floats)} weights that the recipe quantizes are multiplied as float32"

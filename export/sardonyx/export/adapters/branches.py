@@ -50,13 +50,13 @@ class Branches:
         stacks = (
             g.stored(
                 f"{name}.lora_a",
-                ir.DataType.FLOAT,
+                g.float,
                 (count, inputs, rank),
                 lambda: self._inward(layers, ranks),
             ),
             g.stored(
                 f"{name}.lora_b",
-                ir.DataType.FLOAT,
+                g.float,
                 (count, rank, outputs),
                 lambda: self._outward(layers, ranks),
             ),

@@ -44,7 +44,7 @@ def _kernel(
     layer = sum(known.kind == "kv" for known, _, _ in g.states) // 2
     shape = (spec.kv_heads, width)
     scales = (g.state_scale(f"{layer}.key"), g.state_scale(f"{layer}.value"))
-    dtype = ir.DataType.FLOAT if scales[0] is None else ir.DataType.INT8
+    dtype = g.float if scales[0] is None else ir.DataType.INT8
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), dtype)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), dtype)
     lengths = (
@@ -112,7 +112,7 @@ def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, i
         angles = g.op("Cast", g.op("Mul", column, g.constant(frequencies)), to=ir.DataType.DOUBLE)
         cosines, sines = (g.op(kind, angles) for kind in ("Cos", "Sin"))
         scaled = (g.op("Mul", table, g.constant(magnitudes)) for table in (cosines, sines))
-        cosines, sines = (g.op("Cast", table, to=ir.DataType.FLOAT) for table in scaled)
+        cosines, sines = (g.op("Cast", table, to=g.float) for table in scaled)
         return cosines, sines
 
     return g.once(("rotary", frequencies.tobytes(), magnitudes.tobytes()), make)

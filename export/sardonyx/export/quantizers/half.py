@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import OnnxBuilder
 from sardonyx.export.weights import Matrix, Moment
+from sardonyx.runtime.errors import SourceError
 
 HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
@@ -31,12 +32,11 @@ class Half:
         return self.kind
 
     def linear(self, g: OnnxBuilder, x: ir.Value, weight: Matrix, bias: ir.Value | None) -> ir.Value:
-        wide = g.op("Cast", self._stored(g, weight), to=ir.DataType.FLOAT)
-        product = g.op("MatMul", x, g.op("Transpose", wide, perm=[1, 0]))
+        product = g.op("MatMul", x, g.op("Transpose", self._wide(g, self._stored(g, weight)), perm=[1, 0]))
         return product if bias is None else g.op("Add", product, bias)
 
     def embed(self, g: OnnxBuilder, ids: ir.Value, table: Matrix) -> ir.Value:
-        return g.op("Cast", g.op("Gather", self._stored(g, table), ids, axis=0), to=ir.DataType.FLOAT)
+        return self._wide(g, g.op("Gather", self._stored(g, table), ids, axis=0))
 
     def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return self._narrow(rows).astype(np.float32)
@@ -50,8 +50,16 @@ class Half:
 
         return g.stored(weight.name, HALVES[self.kind], weight.shape, chunks)
 
+    def _wide(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
+        return x if HALVES[self.kind] == g.float else g.op("Cast", x, to=g.float)
+
     def _narrow(self, rows: Float32) -> NDArray[Any]:
-        return rows.astype(HALVES[self.kind].numpy())
+        """Raises SourceError for a number that is too large."""
+        with np.errstate(over="ignore"):
+            narrow: NDArray[Any] = rows.astype(HALVES[self.kind].numpy())
+        if not np.isfinite(narrow.astype(np.float32)).all():
+            raise SourceError(f"a weight of {np.abs(rows).max():g} is too large for {self.kind}; take fp32")
+        return narrow
 
 
 EXAMPLES = (Half("bfloat16"),)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.export.parallel import in_parallel
+from sardonyx.export.quantizers.rows import plain_rows
 from sardonyx.export.rounding import COVERING, SEARCHED, SHARES, Blocks, UInt8, nearest, rounded
 from sardonyx.export.rounding_cost import Cost, costs
 from sardonyx.export.weights import Matrix, Moment
@@ -72,18 +73,21 @@ class NBits:
         codes, scales, zero_points = self.store(g, table)
         outputs, inputs = table.shape
         flat = g.alias(codes, f"{table.name}.rows", (outputs, self._blocks(inputs) * self._blob))
-        padded = g.op(
-            "GatherBlockQuantized",
-            flat,
-            ids,
-            scales,
-            zero_points,
-            domain=MICROSOFT,
-            bits=self.bits,
-            block_size=self.block,
-            gather_axis=0,
-            quantize_axis=1,
-        )
+        if g.plain_rows:
+            padded = plain_rows(g, ids, (flat, scales, zero_points), self.bits, self._blocks(inputs))
+        else:
+            padded = g.op(
+                "GatherBlockQuantized",
+                flat,
+                ids,
+                scales,
+                zero_points,
+                domain=MICROSOFT,
+                bits=self.bits,
+                block_size=self.block,
+                gather_axis=0,
+                quantize_axis=1,
+            )
         if inputs % self.block == 0:
             return padded
         start, stop, axis = (g.constant(np.array([at], np.int64)) for at in (0, inputs, -1))
@@ -172,7 +176,8 @@ def _scales(g: OnnxBuilder, exponents: ir.Value, sizes: ir.Value) -> ir.Value:
 
     def make() -> ir.Value:
         indices = g.op("Cast", exponents, to=ir.DataType.INT32)
-        return g.op("Mul", g.op("Gather", g.constant(SHARES), indices, axis=0), sizes)
+        scales = g.op("Mul", g.op("Gather", g.constant(SHARES), indices, axis=0), sizes)
+        return scales if g.float == ir.DataType.FLOAT else g.op("Cast", scales, to=g.float)
 
     return g.once((exponents, "scales"), make)
 

@@ -29,7 +29,7 @@ class Float:
             return g.op("Gemm", x, self._table(g, weight), bias, transB=1)
         outputs, inputs = weight.shape
         name = weight.name.removesuffix(".weight") + ".weight_transposed"
-        stored = g.stored(name, ir.DataType.FLOAT, (inputs, outputs), lambda: _transposed(weight))
+        stored = g.stored(name, g.float, (inputs, outputs), lambda: _transposed(weight))
         product = g.op("MatMul", x, stored)
         return product if bias is None else g.op("Add", product, bias)
 
@@ -43,7 +43,7 @@ class Float:
         return np.zeros_like(x)
 
     def _table(self, g: OnnxBuilder, table: Matrix) -> ir.Value:
-        return g.stored(table.name, ir.DataType.FLOAT, table.shape, table.chunks)
+        return g.stored(table.name, g.float, table.shape, table.chunks)
 
 
 EXAMPLES = (Float(),)

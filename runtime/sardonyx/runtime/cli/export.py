@@ -18,7 +18,7 @@ Source = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to; else the library.")]
-Recipe = Annotated[str, typer.Option(metavar="NAME", help="fp32, q8, int8, int4, int4-small or gguf.")]
+Recipe = Annotated[str, typer.Option(metavar="NAME", help="fp32, fp16, q8, int8, int4, int4-small or gguf.")]
 Context = Annotated[int | None, typer.Option(metavar="N", min=1, help="Shorten the context to N tokens.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it exists.")]
 Verify = Annotated[
@@ -44,6 +44,9 @@ Via = Annotated[
 ]
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="Round 4-bit weights by what they multiply.")
+]
+Target = Annotated[
+    str, typer.Option(metavar="NAME", help="Where it will run: cpu, cuda, webgpu or portable (any other).")
 ]
 KV = Annotated[str, typer.Option(metavar="TYPE", help="The cache: float32, or int8 in a quarter of it.")]
 
@@ -71,6 +74,7 @@ def command(
     layout: Layout = None,
     calibrate: Calibrate = True,
     kv: KV = "float32",
+    target: Target = "cpu",
     max_kl: MaxKL = None,
     max_bytes: MaxBytes = None,
 ) -> None:
@@ -96,18 +100,17 @@ def command(
     library = Library.of_user()
     path = library.source(source)
     model = Path(source).resolve().stem if path == Path(source) else source
-    if adapter is not None:
-        model = f"{model}+{adapter.resolve().name}"
+    model += f"+{adapter.resolve().name}" if adapter is not None else ""
     if layout is not None and out is None:
         raise RequestError(f"--layout {layout} is for another program: say where it looks, with --out DIR")
     budget = None if max_kl is None and max_bytes is None else Budget(max_kl, max_bytes)
     if budget and recipe != DEFAULT_RECIPE:
         raise RequestError("--recipe and a budget exclude each other: a budget makes a recipe of its own")
-    label = NAME if budget else recipe if kv == "float32" else f"{recipe}-kv-{kv}"
+    label = _label(NAME if budget else recipe, kv, target)
     folder = out or library.artifact_folder(model, label)
     options = Options(
         *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
-        *(via, calibrate, layout, kv, budget),
+        *(via, calibrate, layout, kv, budget, target),
     )
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {label} ({size_text(stored_bytes(folder))}): {folder}")
@@ -115,6 +118,11 @@ def command(
     if budget:
         manifest = read_manifest(folder)
         say(table_text(bits_rows(manifest.weights, manifest.sensitivity)))
+
+
+def _label(recipe: str, kv: str, target: str) -> str:
+    """What sets an artifact apart from others of its model."""
+    return recipe + f"-kv-{kv}" * (kv != "float32") + f"-{target}" * (target != "cpu")
 
 
 def export_checkpoint(source: Path, out: Path, recipe: str, options: "Options | None" = None) -> None:
