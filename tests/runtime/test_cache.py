@@ -241,6 +241,21 @@ def test_memory_comes_back_when_a_burst_is_over() -> None:
     assert arena.nbytes == at_first
 
 
+def test_no_more_is_taken_than_may_be() -> None:
+    """Not at first, nor as rows come, nor as they leave, when what is left has room for more of each."""
+    for most in range(4, 40):
+        arena = Arena(STATES, LIMIT, most_bytes=most * Arena(STATES, LIMIT).bytes_per_position)
+        limit = arena.nbytes // arena.capacity * most
+        rows: list[Row] = []
+        assert arena.nbytes <= limit
+        for _ in range(most // 2):
+            rows.append(arena.row())
+            assert arena.nbytes <= limit
+        while rows:
+            arena.release(rows.pop())
+            assert arena.nbytes <= limit
+
+
 def test_a_row_that_comes_and_goes_moves_nothing() -> None:
     """A program's bindings outlive a request."""
     arena = Arena(STATES, LIMIT)

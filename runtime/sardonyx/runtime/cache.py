@@ -65,7 +65,6 @@ class Arena:
 
     def __init__(self, states: Sequence[State], limit: int, most_bytes: int | None = None) -> None:
         self._states = states
-        self._limit = limit
         self._spare = min((s.spare for s in states if s.kind == "window"), default=None)
         kept, windows = (
             sum(np.dtype(s.dtype).itemsize * s.shape[0] * s.shape[1] for s in states if s.kind == kind)
@@ -77,6 +76,7 @@ class Arena:
         """Positions that would take what each row takes however long it is."""
         self.most = None if most_bytes is None else most_bytes // self.bytes_per_position
         """Positions that all rows together may have room for, if that is limited; overhead counts."""
+        self._limit = limit if self.most is None else max(1, min(limit, self.most - self.overhead))
         self._rows: list[Row] = []
         self._places: int
         self._tensors: list[NDArray[Any]]
@@ -233,7 +233,7 @@ class Arena:
         while places > 1 and 4 * len(self._rows) <= places:
             places //= 2
         if 4 * longest <= capacity:
-            capacity = _capacity_for(2 * longest, self._limit)
+            capacity = min(capacity, _capacity_for(2 * longest, self._limit))
         if (places, capacity) != (self._places, self.capacity):
             self._resize(places, capacity)
 
