@@ -9,7 +9,7 @@ import pytest
 from command_line import Call
 from sardonyx.runtime.cli import first_use
 from sardonyx.runtime.cli.compare import measured
-from sardonyx.runtime.cli.measure import measure, peak_memory_bytes
+from sardonyx.runtime.cli.measure import Work, measure, measure_all, peak_memory_bytes
 from sardonyx.runtime.concurrency import Crowds
 from sardonyx.runtime.errors import RequestError
 from scripted_llm import scripted_llm
@@ -43,6 +43,44 @@ def test_json_for_programs(call: Call) -> None:
         assert speed["prefill_tokens_per_s"] > 0
         assert speed["decode_tokens_per_s"] > 0
         assert speed["outside_share"] == 1  # the scripted backend spends no time in onnxruntime
+
+
+def test_several_models_take_turns(call: Call) -> None:
+    result = call("bench", "mine", "yours", *OPTIONS)
+    first, second, _, heading, *rows = result.out.splitlines()
+    assert first.startswith("parrot (none): loaded in 0.")
+    assert second.startswith("parrot (none): loaded in 0.")
+    assert heading.split() == ["PROMPT", "MODEL", "FIRST", "TOKEN", "PREFILL", "DECODE", "OUTSIDE"]
+    found = [(row.split()[0], row.split()[2]) for row in rows]
+    assert found == [("8", "mine"), ("8", "yours"), ("32", "mine"), ("32", "yours")]
+    assert rows[0].count("(1.00x)") == 2
+
+
+def test_several_models_for_programs(call: Call) -> None:
+    first, second = json.loads(call("bench", "mine", "yours", *OPTIONS, "--json").out)
+    assert [speed["decode_ratio"] for speed in first["speeds"]] == [1, 1]
+    for speed in second["speeds"]:
+        assert speed["prefill_ratio"] > 0
+        assert speed["decode_ratio"] > 0
+
+
+def test_models_answer_the_same_prompts_in_turns() -> None:
+    asked: list[tuple[str, tuple[int, ...]]] = []
+    llms = []
+    for name in "ab":
+        llm = scripted_llm()
+        answer = llm.generate
+        llm.generate = lambda prompt, params=None, name=name, answer=answer: (  # type: ignore[method-assign,misc]
+            asked.append((name, tuple(prompt))),
+            answer(prompt, params),
+        )[1]
+        llms.append(llm)
+    measure_all(llms, Work([8], 3, 3), lambda done, total: None)
+    names = [name for name, _ in asked[2:]]
+    prompts = [prompt for _, prompt in asked[2:]]
+    assert names == ["a", "b", "b", "a", "a", "b"]
+    assert prompts[0::2] == prompts[1::2]
+    assert len(set(prompts)) == 3
 
 
 CROWDS = ("bench", "--concurrency", "1,3", "--prompt-tokens", "8", "--new-tokens", "5", "--repeats", "2")
@@ -86,6 +124,7 @@ def test_a_crowd_decodes_together() -> None:
         (["--concurrency", "1,x"], "--concurrency 1,x: numbers above 0 are needed, as in 1,2,4,8"),
         (["--concurrency", "0"], "--concurrency 0: numbers above 0"),
         (["--concurrency", ""], "--concurrency : numbers above 0"),
+        (["a", "b", "--concurrency", "2"], "--concurrency takes one MODEL, not 2"),
         (["--concurrency", "2", *OPTIONS], "--concurrency takes one --prompt-tokens, not 2"),
         (["--concurrency", "2", "--prompt-tokens", "256"], "256 prompt tokens and 64 new ones are more than"),
     ],

@@ -12,13 +12,15 @@ from sardonyx.runtime.cli.places import PLACE_OPTIONS
 if TYPE_CHECKING:
     from sardonyx.runtime.cli.measure import Speed
     from sardonyx.runtime.concurrency import Crowd, Joining
+    from sardonyx.runtime.llm import LLM
     from sardonyx.runtime.model import Memory
 
 
 @taking("place", PLACE_OPTIONS)
 def command(
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Artifact folder, model name or NAME:RECIPE.")
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Artifact folders, model names or NAME:RECIPE."),
     ] = None,
     prompt_tokens: Annotated[
         list[int] | None,
@@ -36,45 +38,59 @@ def command(
     *,
     place: Given,
 ) -> None:
-    """Measure how fast a model runs here.
+    """Measure how fast a model runs here, or several side by side.
 
-    Figures are medians over repeats, with random tokens for a prompt. Outside
+    Figures are medians over repeats, with random tokens for a prompt. Several
+    models take turns, and each is compared with the first. Outside
     is the share of the time spent outside of onnxruntime. Of several answers
     at once, decode is of all together, and a gap is the time between two tokens
     of one.
     """
     import json
     from dataclasses import asdict
-    from time import perf_counter
 
-    from sardonyx.runtime.cli.first_use import load, ready_artifact
-    from sardonyx.runtime.cli.measure import measure, peak_memory_bytes
+    from sardonyx.runtime.cli.measure import Work, measure_all, peak_memory_bytes
     from sardonyx.runtime.cli.terminal import progress_bars
+    from sardonyx.runtime.concurrency import Crowds, measure_crowds
     from sardonyx.runtime.library import DEFAULT_MODEL
 
-    answers, memory = _counts(concurrency), _memory(cache_memory)
-    artifact = ready_artifact(model or DEFAULT_MODEL)  # preparing it is not loading it
-    started = perf_counter()
-    llm = load(str(artifact), threads, memory=memory, place=place)
-    figures = {"model": llm.manifest.name, "recipe": llm.manifest.recipe, "load_s": perf_counter() - started}
+    names = models or [DEFAULT_MODEL]
+    answers, memory = _counts(concurrency, names), _memory(cache_memory)
+    llms, figures = zip(*[_loaded(name, threads, memory, place) for name in names], strict=True)
     with progress_bars() as progress:
 
         def on_run(done: int, total: int) -> None:
-            progress(done, total, f"measuring {llm.manifest.name}")
+            progress(done, total, f"measuring {', '.join(dict.fromkeys(llm.manifest.name for llm in llms))}")
 
         if answers:
-            from sardonyx.runtime.concurrency import Crowds, measure_crowds
-
-            length = _only(prompt_tokens or [128])
-            crowds, joining = measure_crowds(Crowds(llm, length, new_tokens), answers, repeats, on_run)
-            measured = {"concurrency": [asdict(crowd) for crowd in crowds], "joining": asdict(joining)}
-            text = _crowds_text(crowds, joining)
+            crowds = Crowds(llms[0], _only(prompt_tokens or [128]), new_tokens)
+            found, joining = measure_crowds(crowds, answers, repeats, on_run)
+            figures[0] |= {"concurrency": [asdict(crowd) for crowd in found], "joining": asdict(joining)}
+            text = _crowds_text(found, joining)
         else:
-            speeds = measure(llm, prompt_tokens or [128, 1024], new_tokens, repeats, on_run)
-            measured = {"speeds": [asdict(speed) for speed in speeds]}
-            text = _speeds_text(speeds)
-    figures |= {"peak_memory_bytes": peak_memory_bytes(), **measured}
-    print(json.dumps(figures, indent=2) if as_json else f"{_heading(figures)}\n\n{text}")
+            speeds = measure_all(llms, Work(prompt_tokens or [128, 1024], new_tokens, repeats), on_run)
+            for facts, own in zip(figures, speeds, strict=True):
+                facts["speeds"] = [asdict(speed) for speed in own]
+            text = _speeds_text(names, speeds)
+    for facts in figures:
+        facts["peak_memory_bytes"] = peak_memory_bytes()
+    if as_json:
+        print(json.dumps(figures if len(figures) > 1 else figures[0], indent=2))
+    else:
+        print("\n".join(map(_heading, figures)), text, sep="\n\n")
+
+
+def _loaded(name: str, threads: int | None, memory: "Memory", place: Given) -> "tuple[LLM, dict[str, Any]]":
+    """A model, and what is known of it so far."""
+    from time import perf_counter
+
+    from sardonyx.runtime.cli.first_use import load, ready_artifact
+
+    artifact = ready_artifact(name)  # preparing it is not loading it
+    started = perf_counter()
+    llm = load(str(artifact), threads, memory=memory, place=place)
+    seconds = perf_counter() - started
+    return llm, {"model": llm.manifest.name, "recipe": llm.manifest.recipe, "load_s": seconds}
 
 
 def _memory(size: str | None) -> "Memory":
@@ -84,13 +100,15 @@ def _memory(size: str | None) -> "Memory":
     return replace(MEMORY, cache=bytes_of(size))
 
 
-def _counts(concurrency: str | None) -> list[int]:
-    """The numbers of answers at once. Raises RequestError for what is none."""
+def _counts(concurrency: str | None, models: "list[str]") -> list[int]:
+    """The numbers of answers at once. Raises RequestError for what is none, and for several models."""
     from sardonyx.runtime.errors import RequestError
 
     counts = [count.strip() for count in (concurrency or "").split(",") if concurrency is not None]
     if not all(count.isdecimal() and int(count) > 0 for count in counts):
         raise RequestError(f"--concurrency {concurrency}: numbers above 0 are needed, as in 1,2,4,8")
+    if counts and len(models) > 1:
+        raise RequestError(f"--concurrency takes one MODEL, not {len(models)}")
     return [int(count) for count in counts]
 
 
@@ -112,19 +130,23 @@ def _heading(figures: dict[str, Any]) -> str:
     )
 
 
-def _speeds_text(speeds: "list[Speed]") -> str:
+def _speeds_text(names: "list[str]", speeds: "list[list[Speed]]") -> str:
+    """A line for each prompt length; of several models one for each, with their ratios to the first."""
     from sardonyx.runtime.cli.terminal import table_text
 
-    heading = ("PROMPT", "FIRST TOKEN", "PREFILL", "DECODE", "OUTSIDE")
+    several = len(names) > 1
+    heading = ("PROMPT", *["MODEL"] * several, "FIRST TOKEN", "PREFILL", "DECODE", "OUTSIDE")
     rows = [
         (
             f"{speed.prompt_tokens} tokens",
+            *[name] * several,
             f"{speed.first_token_s:.3f} s",
-            f"{speed.prefill_tokens_per_s:.1f} tokens/s",
-            f"{speed.decode_tokens_per_s:.1f} tokens/s",
+            f"{speed.prefill_tokens_per_s:.1f} tokens/s" + f" ({speed.prefill_ratio:.2f}x)" * several,
+            f"{speed.decode_tokens_per_s:.1f} tokens/s" + f" ({speed.decode_ratio:.2f}x)" * several,
             f"{speed.outside_share:.1%}",
         )
-        for speed in speeds
+        for of_length in zip(*speeds, strict=True)
+        for name, speed in zip(names, of_length, strict=True)
     ]
     return table_text([heading, *rows])
 

@@ -77,7 +77,9 @@ def spread(logits: Row) -> Spread:
 def log_total(logits: Row) -> float:
     """What a logit exceeds its ln p by."""
     top = logits.max()
-    return float(top) + math.log(np.exp(logits - top).sum(dtype=np.float64))
+    weights = logits - top
+    np.exp(weights, out=weights)
+    return float(top) + math.log(weights.sum(dtype=np.float64))
 
 
 def ranking(keys: Row) -> NDArray[np.intp]:

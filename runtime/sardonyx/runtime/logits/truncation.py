@@ -61,9 +61,10 @@ def _nearest(distance: Row, weights: Row, enough: float) -> NDArray[np.intp]:
     near is sorted if it weighs enough, else only what is about as far as the edge.
     """
     for reach in (4.0, 8.0):
-        near = np.flatnonzero(distance <= reach)
-        if len(near) > MANY:
+        within = distance <= reach
+        if np.count_nonzero(within) > MANY:  # counted first: their places would be a large array
             break
+        near = np.flatnonzero(within)
         sure = enough * (1 + 1e-9)  # to be reached, however sums are rounded
         if weights[near].sum(dtype=np.float64) > sure:
             return np.sort(_reaching(near, distance, weights, enough))
