@@ -10,6 +10,8 @@ from sardonyx.runtime.cli.options import Given, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sardonyx.runtime.cli.measure import Speed
     from sardonyx.runtime.concurrency import Crowd, Joining
     from sardonyx.runtime.llm import LLM
@@ -46,10 +48,9 @@ def command(
     at once, decode is of all together, and a gap is the time between two tokens
     of one.
     """
-    import json
     from dataclasses import asdict
 
-    from sardonyx.runtime.cli.measure import Work, measure_all, peak_memory_bytes
+    from sardonyx.runtime.cli.measure import Work, measure_all
     from sardonyx.runtime.cli.terminal import progress_bars
     from sardonyx.runtime.concurrency import Crowds, measure_crowds
     from sardonyx.runtime.library import DEFAULT_MODEL
@@ -57,24 +58,35 @@ def command(
     names = models or [DEFAULT_MODEL]
     answers, memory = _counts(concurrency, names), _memory(cache_memory)
     llms, figures = zip(*[_loaded(name, threads, memory, place) for name in names], strict=True)
+    title = f"measuring {', '.join(dict.fromkeys(llm.manifest.name for llm in llms))}"
     with progress_bars() as progress:
 
         def on_run(done: int, total: int) -> None:
-            progress(done, total, f"measuring {', '.join(dict.fromkeys(llm.manifest.name for llm in llms))}")
+            progress(done, total, title)
 
         if answers:
             crowds = Crowds(llms[0], _only(prompt_tokens or [128]), new_tokens)
             found, joining = measure_crowds(crowds, answers, repeats, on_run)
-            figures[0] |= {"concurrency": [asdict(crowd) for crowd in found], "joining": asdict(joining)}
+            figures[0]["concurrency"] = [asdict(crowd) for crowd in found]
+            figures[0]["joining"] = asdict(joining)
             text = _crowds_text(found, joining)
         else:
             speeds = measure_all(llms, Work(prompt_tokens or [128, 1024], new_tokens, repeats), on_run)
             for facts, own in zip(figures, speeds, strict=True):
                 facts["speeds"] = [asdict(speed) for speed in own]
             text = _speeds_text(names, speeds)
+    _show(figures, None if as_json else text)
+
+
+def _show(figures: "Sequence[dict[str, Any]]", text: str | None) -> None:
+    """Print a text below headings; without one, the figures: an object, or a list of one for each model."""
+    import json
+
+    from sardonyx.runtime.cli.measure import peak_memory_bytes
+
     for facts in figures:
         facts["peak_memory_bytes"] = peak_memory_bytes()
-    if as_json:
+    if text is None:
         print(json.dumps(figures if len(figures) > 1 else figures[0], indent=2))
     else:
         print("\n".join(map(_heading, figures)), text, sep="\n\n")
