@@ -35,6 +35,7 @@ def test_what_fits_is_taken_as_its_type(value: Any, kind: Any, taken: Any) -> No
         ([3, -1], tuple[Id, ...], "x=[3, -1] is out of range: it must be at least 0"),
         ({-1: 0.5}, dict[Id, float], "x={-1: 0.5} is out of range: it must be at least 0"),
         ("c", Literal["a", "b"], "x='c' is out of range: it must be one of a, b"),
+        ("c", bool | Literal["a"], "x='c' is out of range: it must be True, False or a"),
         (float("nan"), float, "x=nan is out of range: it must be finite"),
         ({1: float("inf")}, dict[Id, float], "x={1: inf} is out of range: it must be finite"),
         ((1, float("-inf")), tuple[int, float], "x=(1, -inf) is out of range: it must be finite"),

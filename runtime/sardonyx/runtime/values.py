@@ -52,6 +52,10 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def _bounds(kind: Any) -> Iterator[str]:
     """What the annotations of a type say of its values."""
+    if bool in get_args(kind) and get_origin(kind) is not Annotated:  # or one of a few words
+        words = (bound.removeprefix("one of ") for part in get_args(kind) for bound in _bounds(part))
+        yield " or ".join(("True, False", *words))
+        return
     for part in get_args(kind):
         if isinstance(part, msgspec.Meta):
             texts = {"above": part.gt, "at least": part.ge, "below": part.lt, "at most": part.le}

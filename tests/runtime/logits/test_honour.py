@@ -92,6 +92,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "forced_bos_token_id=5 is forbidden by bad_words=((5,),)",
     ),
     ({"forced_bos_token_id": 2, "min_tokens": 1}, "forced_bos_token_id=2 is forbidden by min_tokens=1"),
+    ({"logprobs": 51}, "logprobs=51 is more than the vocabulary of 50"),
     ({"suppress_tokens": (50,)}, "suppress_tokens: token 50 is outside the vocabulary of 50"),
     ({"logit_bias": {99: 1.0}}, "logit_bias: token 99 is outside the vocabulary of 50"),
     ({"bad_words": ((1, 50),)}, "bad_words: token 50 is outside the vocabulary of 50"),

@@ -149,7 +149,8 @@ class Conversation:
         last = self._usages[-1]
         say(usage_text([last]))
         generated = sum(usage.completion_tokens for usage in self._usages)
-        say(f"{len(self._usages)} answers, {generated} tokens generated in all")
+        answers = "1 answer" if len(self._usages) == 1 else f"{len(self._usages)} answers"
+        say(f"{answers}, {generated} tokens generated in all")
         if self._turns:
             used, context = last.prompt_tokens + last.completion_tokens, self._llm.context_length
             say(f"context: {used} of {context} tokens, {used / context:.0%}")

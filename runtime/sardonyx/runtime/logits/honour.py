@@ -68,9 +68,12 @@ def _forced(params: SamplingParams, setting: Setting) -> Iterator[str]:
 
 
 def _outside(params: SamplingParams, setting: Setting) -> Iterator[str]:
-    """Token ids that the model does not have."""
+    """Token ids that the model does not have, and more tokens than it has."""
     if setting.vocab_size is None:
         return
+    for name in ("logprobs", "prompt_logprobs"):
+        if (getattr(params, name) or 0) > setting.vocab_size:
+            yield f"{_said(params, name)} is more than the vocabulary of {setting.vocab_size}"
     words = ids_of(params.bad_words)
     given = {
         "logit_bias": params.logit_bias,
