@@ -28,7 +28,7 @@ from sardonyx.export.checkpoint.gguf_tensors import READABLE, stored_tensors
 from sardonyx.export.checkpoint.stored import Deinterleaved, StoredTensor
 from sardonyx.runtime.errors import SourceError
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def one_tensor(path: Path, values: Floats, kind: Kind) -> StoredTensor:

@@ -16,7 +16,7 @@ from checkpoint_files import random
 from sardonyx.export.checkpoint.safetensors import stored_tensors
 from sardonyx.runtime.errors import SourceError
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize(

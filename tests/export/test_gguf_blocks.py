@@ -93,7 +93,7 @@ def linear(folder: Path, matrix: Matrix, kind: str, x: Floats, bias: Floats | No
 
 @every_kind
 @given(data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blocks_come_apart_into_what_the_package_makes_of_them(kind: str, data: st.DataObject) -> None:
     layout = LAYOUTS[kind]
     assert (layout.weights, layout.record.itemsize) == gguf.GGML_QUANT_SIZES[Kind[kind.upper()]]

@@ -141,7 +141,7 @@ def test_linear(quantizer: Quantizer, outputs: int, inputs: int, biased: bool) -
 
 @every_quantizer
 @given(weight=weights(), x=weights(rows=st.integers(1, 3)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_linear_on_awkward_numbers(quantizer: Quantizer, weight: Float32, x: Float32) -> None:
     columns = min(weight.shape[1], x.shape[1])
     weight, x = weight[:, :columns], np.clip(x[:, :columns], -1e6, 1e6)
@@ -160,7 +160,7 @@ def test_matrices_that_share_an_input_are_stacked(quantizer: Quantizer) -> None:
 
 @every_quantizer
 @given(table=weights(), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_embedded_rows_are_the_rows_that_are_left(quantizer: Quantizer, table: Float32, seed: int) -> None:
     ids = np.random.default_rng(seed).integers(0, len(table), (2, 3))
     assert np.array_equal(embedded(quantizer, table, ids), quantizer.dequantized(table)[ids])
@@ -189,7 +189,7 @@ def test_a_tied_table_is_stored_once(quantizer: Quantizer, tmp_path: Path) -> No
 
 @every_quantizer
 @given(rows=weights())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_left_does_not_depend_on_company(quantizer: Quantizer, rows: Float32) -> None:
     """Rows are quantized one by one, so that the size of the pieces they are read in changes nothing."""
     together = quantizer.dequantized(rows)
@@ -204,7 +204,7 @@ SCALE_STEP = 2 ** (1 / STEPS)
 
 
 @given(rows=weights())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_8_bits_are_off_by_half_a_step_at_most(rows: Float32) -> None:
     largest = np.abs(rows.astype(np.float64)).max(1)
     for start in range(0, rows.shape[1], 32):
@@ -216,7 +216,7 @@ def test_8_bits_are_off_by_half_a_step_at_most(rows: Float32) -> None:
 
 
 @given(rows=weights())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_4_bits_are_off_by_a_step_on_average_at_most(rows: Float32) -> None:
     """Half a step for each weight, and as much because the zero point is a whole number."""
     for start in range(0, rows.shape[1], 32):
@@ -227,7 +227,7 @@ def test_4_bits_are_off_by_a_step_on_average_at_most(rows: Float32) -> None:
 
 
 @given(rows=weights())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_w8a8_is_off_by_half_a_step_at_most(rows: Float32) -> None:
     step = np.abs(rows.astype(np.float64)).max(1) / 127
     assert np.all(np.abs(W8A8().dequantized(rows) - rows) <= 0.5001 * step[:, None] + 1e-37)

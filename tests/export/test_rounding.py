@@ -110,7 +110,7 @@ def matrices(draw: st.DrawFn) -> tuple[Float32, list[Float32]]:
 
 
 @given(matrices())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_row_is_worse_than_rounded_to_the_nearest(case: tuple[Float32, list[Float32]]) -> None:
     rows, moments = case
     priced = costs(moments, 32)
@@ -123,7 +123,7 @@ def test_no_row_is_worse_than_rounded_to_the_nearest(case: tuple[Float32, list[F
 
 
 @given(matrices())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_step_makes_it_better_on_the_whole(case: tuple[Float32, list[Float32]]) -> None:
     rows, moments = case
     priced = costs(moments, 32)

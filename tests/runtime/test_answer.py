@@ -1,7 +1,7 @@
 """One answer: which tokens end it, what text it shows and when."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models
@@ -116,7 +116,6 @@ def test_a_stop_string_of_many_bytes() -> None:
     assert answer.finish_reason == "stop"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20), st.lists(st.text(min_size=1, max_size=3), max_size=3), st.integers(1, 90))
 def test_pieces_joined_are_the_text_up_to_the_first_end(said: str, stops: list[str], limit: int) -> None:
     answer = byte_answer(stop=stops, max_tokens=limit)

@@ -103,7 +103,7 @@ def test_up_to_the_end_of_the_context(foreign: Foreign) -> None:
     check(found, [text, [3]], 1, foreign)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_course_of_steps_forks_and_rewinds(foreign: Foreign, data: st.DataObject) -> None:
     """In company = alone = what numpy says."""

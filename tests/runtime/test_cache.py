@@ -170,7 +170,7 @@ class HybridArenaAgainstLists(ArenaAgainstLists):
     states = HYBRID
 
 
-ArenaAgainstLists.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+ArenaAgainstLists.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 HybridArenaAgainstLists.TestCase.settings = ArenaAgainstLists.TestCase.settings
 test_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(ArenaAgainstLists.TestCase)
 test_hybrid_arena_against_lists = pytest.mark.usefixtures("small_first_capacity")(

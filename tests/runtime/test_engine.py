@@ -206,7 +206,7 @@ schedules = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedules, st.sampled_from([3, 16, CHUNK]), st.none() | st.integers(190, 700), st.booleans())
 def test_any_schedule(schedule: list[tuple[Any, ...]], chunk: int, most: int | None, known: bool) -> None:
     """With hardly room for one of them, or for all, and beginnings that are known, or not."""

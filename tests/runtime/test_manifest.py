@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sardonyx.runtime.backends.scripted import scripted_manifest
@@ -136,7 +136,6 @@ def test_every_cut_is_noticed(tmp_path: Path) -> None:
         refusal(tmp_path)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_is_refused_or_read(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -43,7 +43,6 @@ def scripted() -> tuple[Model, ScriptedProgram]:
 feeds = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 25), st.integers(0, 25)), max_size=5)
 
 
-@settings(deadline=None)
 @given(turns=st.lists(feeds, max_size=6))
 def test_each_row_gets_the_logits_of_its_own_tokens(turns: list[list[tuple[int, int, int]]]) -> None:
     model, _ = scripted()

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.params import FOLLOWED, SamplingParams, model_defaults
@@ -72,7 +72,6 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
     assert isinstance(params.temperature, float)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([*FOLLOWED.values()]), NUMBERS)
 @example("presence_penalty", 2**53 + 1)
 def test_numbers_are_taken_or_refused_and_never_changed(name: str, value: float) -> None:
@@ -153,7 +152,6 @@ def listed(value: Any) -> Any:
     return [*map(listed, value)] if isinstance(value, tuple) else value
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["num_beams", "max_length", *FOLLOWED]), JSON))
 def test_every_setting_is_followed_or_handed_back_or_off(generation: dict[str, Any]) -> None:
     params, ignored = model_defaults({**generation, "do_sample": True}, CONTEXT)

@@ -178,7 +178,7 @@ class PrefixesAgainstLists(RuleBasedStateMachine):
         assert len(self.prefixes._blocks) == 0
 
 
-PrefixesAgainstLists.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+PrefixesAgainstLists.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 test_prefixes_against_lists = pytest.mark.usefixtures("small_blocks")(PrefixesAgainstLists.TestCase)
 
 

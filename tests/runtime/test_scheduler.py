@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sardonyx.runtime.scheduler import HEAD_START, Limits, Plan, Room, Want, place_in_line, plan
@@ -162,7 +162,6 @@ CHUNK = 64
 clients = st.builds(Client, st.integers(0, 20), st.integers(1, 300), st.integers(1, 30), st.integers(1, 2))
 
 
-@settings(deadline=None)
 @given(st.lists(clients, min_size=1, max_size=8), st.integers(2 * (300 + 30 + SHORT), 3000))
 def test_everybody_gets_there(clients: list[Client], most: int) -> None:
     """Driven out and let in again, all end: with a limit that holds any one of them, if hardly more."""

@@ -49,7 +49,7 @@ def test_one_beam_is_greedy(seed: int, vocab: int, ends: frozenset[int]) -> None
         assert decoded(options, model, answer=answer) == greedily(model, answer)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.sampled_from([(2, 5), (3, 4), (4, 3)]), st.sampled_from([frozenset(), END]))
 def test_enough_beams_find_the_likeliest_text_of_all(
     seed: int, size: tuple[int, int], ends: frozenset[int]
@@ -65,7 +65,7 @@ def test_enough_beams_find_the_likeliest_text_of_all(
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     SEEDS,
     st.integers(1, 6),

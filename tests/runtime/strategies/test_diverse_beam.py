@@ -27,7 +27,7 @@ def best(model: Logits, options: Algorithm, answer: ToyAnswer, n: int) -> Found:
     return [(a.tokens, score) for a, score in zip(answers, scores, strict=False)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 4), st.booleans())
 def test_one_group_is_beam_search(seed: int, beams: int, early: bool) -> None:
     model, answer = toy(6, seed), ToyAnswer([1, 2], 6, END)
@@ -36,7 +36,7 @@ def test_one_group_is_beam_search(seed: int, beams: int, early: bool) -> None:
     assert best(model, diverse, answer, beams) == best(model, plain, answer, beams)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 3), st.integers(1, 4))
 def test_without_a_penalty_groups_are_copies(seed: int, width: int, groups: int) -> None:
     model, answer = toy(6, seed), ToyAnswer([1, 2], 6, END)
@@ -69,7 +69,6 @@ def reference(model: Logits, prompt: Sequence[int], groups: int, penalty: float,
     return sorted(zip(texts, scores, strict=True), key=lambda one: -one[1])
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(1, 5), st.sampled_from([0.0, 0.3, 1.0, 4.0]))
 def test_groups_of_one_follow_the_definition(seed: int, groups: int, penalty: float) -> None:
     model = toy(7, seed)

@@ -5,7 +5,7 @@ from itertools import product
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from sardonyx.runtime.strategies.score import ROWS, score
 from toys import Player, logprob, toy
@@ -13,7 +13,6 @@ from toys import Player, logprob, toy
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), TEXTS, st.lists(TEXTS, min_size=1, max_size=40))
 def test_every_token_of_every_candidate(seed: int, prompt: list[int], candidates: list[list[int]]) -> None:
     model = toy(4, seed)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
-from sardonyx.runtime.backends.ort import query_block
+from sardonyx.runtime.backends.ort import bind_array, query_block
 from sardonyx.runtime.backends.passes import Pass, Share, passes, rules_of, share
 from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
@@ -74,9 +74,9 @@ class MaskedProgram:
             for name, port in self._signature.inputs.items()
         ]  # held until the run is over: bindings are bare addresses
         for name, array in fed:
-            _bind(binding.bind_input, name, array)
+            bind_array(binding.bind_input, name, array)
         logits = np.empty((len(past), kept, self._vocab_size), self._signature.logits.dtype)
-        _bind(binding.bind_output, LOGITS, logits)
+        bind_array(binding.bind_output, LOGITS, logits)
         started = perf_counter()
         self._session.run_with_iobinding(binding)
         self.run_s += perf_counter() - started
@@ -108,14 +108,12 @@ class InPlace:
 
     def bound(self, one: Pass, cache: CacheView, past: Lengths) -> Any:
         place = cache.rows[0] + one.rows.start, cache.rows[0] + one.rows.stop
-        if (
-            self._reads_anew and self._last and self._last[0] is cache.memory and self._last[1] == place
-        ):  # most often
-            return self._last[2]
+        if self._reads_anew and self._last and self._last[0] is cache.memory and self._last[1] == place:
+            return self._last[2]  # most often
         binding = self._session.io_binding()
         for state, tensor in zip(self._states, cache.tensors, strict=True):
-            _bind(binding.bind_input, state.input, tensor[one.rows])
-            _bind(binding.bind_output, state.output, tensor[one.rows])
+            bind_array(binding.bind_input, state.input, tensor[one.rows])
+            bind_array(binding.bind_output, state.output, tensor[one.rows])
         self._last = cache.memory, place, binding
         return binding
 
@@ -155,8 +153,8 @@ class Beside:
                 copy[row, :, : before - length] = 0  # masked, but nothing that could make a sum NaN
                 copy[row, :, before - length :] = tensor[row, :, :length]
             present = self._room(state.output, (rows, heads, before + one.width, width), tensor.dtype)
-            _bind(binding.bind_input, state.input, copy)
-            _bind(binding.bind_output, state.output, present)
+            bind_array(binding.bind_input, state.input, copy)
+            bind_array(binding.bind_output, state.output, present)
             self._pairs.append((tensor, present))
         return binding
 
@@ -179,7 +177,3 @@ class Beside:
         if room is None or room.size < size:
             room = self._rooms[name] = np.empty(2 * size, dtype)
         return room[:size].reshape(shape)
-
-
-def _bind(bind: Any, name: str, array: Array) -> None:
-    bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

@@ -48,8 +48,8 @@ class OrtProgram:
     """A decoder graph in an onnxruntime session."""
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int, place: Place = ON_CPU) -> None:
-        """Raises what `open_session` raises, and
-        ArtifactError when the graph is not the one that the manifest speaks of.
+        """Raises what `open_session` raises, and ArtifactError when the graph is not the one that the
+        manifest speaks of.
         """
         self._session = open_session(folder / MODEL_NAME, threads, place, needs=manifest.minimum_onnxruntime)
         _check_graph(self._session, manifest, folder)
@@ -67,7 +67,7 @@ class OrtProgram:
         output = Output(*(np.empty((len(batch.logit_rows), n), np.float32) for n in self._widths.values()))
         for name, made in zip(self._widths, output, strict=True):
             if made.shape[1]:
-                _bind_array(binding.bind_output, name, made)
+                bind_array(binding.bind_output, name, made)
         started = perf_counter()
         self._session.run_with_iobinding(binding)
         self.run_s += perf_counter() - started
@@ -111,10 +111,10 @@ class OrtProgram:
         if self._switches:
             inputs["adapters"] = own.adapters
         for name, array in inputs.items():
-            _bind_array(binding.bind_input, name, array)
+            bind_array(binding.bind_input, name, array)
         for state, tensor in zip(self._states, cache.tensors, strict=True):
-            _bind_array(binding.bind_input, state.input, tensor)
-            _bind_array(binding.bind_output, state.output, tensor)
+            bind_array(binding.bind_input, state.input, tensor)
+            bind_array(binding.bind_output, state.output, tensor)
         return bound
 
 
@@ -138,7 +138,8 @@ def query_block(states: Sequence[State], l2_bytes: int | None) -> int:
     return widths if not l2_bytes else max(1, min(widths, l2_bytes // (16 * widths)))
 
 
-def _bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
+def bind_array(bind: Any, name: str, array: NDArray[Any]) -> None:
+    """Bind an input or an output, by the binding's method that does so, to an array that has to stay."""
     bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
