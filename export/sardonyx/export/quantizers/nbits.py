@@ -16,7 +16,7 @@ import onnx_ir as ir
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.export.parallel import in_parallel
-from sardonyx.export.quantizers.rows import plain_rows
+from sardonyx.export.plain_rows import plain_rows
 from sardonyx.export.rounding import COVERING, SEARCHED, SHARES, Blocks, UInt8, nearest, rounded
 from sardonyx.export.rounding_cost import Cost, costs
 from sardonyx.export.weights import Matrix, Moment
