@@ -7,6 +7,8 @@ PROMPT ?= What is the capital of France?
 VENV := .venv
 PARITY := .venv-parity
 GPU := .venv-gpu
+OPENVINO := .venv-openvino
+CUDA := .venv-cuda
 
 .DEFAULT_GOAL := help
 
@@ -24,7 +26,7 @@ chat: $(VENV)/.run ## chat with the default model
 
 .PHONY: test
 test: $(VENV)/.test ## everything that needs neither network nor torch
-	$(VENV)/bin/python -m pytest -m "not parity and not gpu" --cov --cov-report=term:skip-covered
+	$(VENV)/bin/python -m pytest -m "not parity and not gpu and not openvino and not cuda" --cov --cov-report=term:skip-covered
 
 .PHONY: parity
 parity: $(PARITY)/.parity ## prove equality with transformers (installs torch)
@@ -33,6 +35,14 @@ parity: $(PARITY)/.parity ## prove equality with transformers (installs torch)
 .PHONY: gpu
 gpu: $(GPU)/.gpu ## run models on WebGPU, in software if need be (needs a Vulkan driver)
 	ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 $(GPU)/bin/python -m pytest -m gpu
+
+.PHONY: openvino
+openvino: $(OPENVINO)/.openvino ## run models on OpenVINO's provider (any x86 processor)
+	$(OPENVINO)/bin/python -m pytest -m openvino
+
+.PHONY: cuda
+cuda: $(CUDA)/.cuda ## run models on CUDA (needs an NVIDIA card)
+	$(CUDA)/bin/python -m pytest -m cuda
 
 .PHONY: lint
 lint: $(VENV)/.lint ## format, lint, types, walls
@@ -48,7 +58,7 @@ format: $(VENV)/.lint ## put the code into shape
 
 .PHONY: clean
 clean: ## remove environments and caches of this folder (not the user's models)
-	rm -rf $(VENV) $(PARITY) $(GPU) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PARITY) $(GPU) $(OPENVINO) $(CUDA) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +68,12 @@ $(PARITY)/bin/python:
 
 $(GPU)/bin/python:
 	$(PYTHON) -m venv $(GPU)
+
+$(OPENVINO)/bin/python:
+	$(PYTHON) -m venv $(OPENVINO)
+
+$(CUDA)/bin/python:
+	$(PYTHON) -m venv $(CUDA)
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@echo "installing sardonyx into $(VENV) (once)"
@@ -78,4 +94,17 @@ $(PARITY)/.parity: pyproject.toml | $(PARITY)/bin/python
 
 $(GPU)/.gpu: pyproject.toml | $(GPU)/bin/python
 	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,webgpu]'
+	@touch $@
+
+# These packages are an onnxruntime of their own, under the same module's name: the other has to go first.
+$(OPENVINO)/.openvino: pyproject.toml | $(OPENVINO)/bin/python
+	$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(OPENVINO)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps onnxruntime-openvino==1.24.1
+	@touch $@
+
+$(CUDA)/.cuda: pyproject.toml | $(CUDA)/bin/python
+	$(CUDA)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(CUDA)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(CUDA)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps 'onnxruntime-gpu[cuda,cudnn]>=1.32'
 	@touch $@

@@ -74,6 +74,43 @@ def test_a_provider_that_did_not_start_is_an_error() -> None:
         sessions._check_place(Path("x"), onnxruntime.InferenceSession(ATTENTION), place("cuda"))
 
 
+BUSY = r"provider webgpu: its device cannot be used now \(out of memory\); see what else uses it or its mem"
+
+
+def lost(*arguments: Any) -> Any:
+    raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("out of memory")
+
+
+def test_a_device_that_takes_no_work_is_not_the_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_options", lambda threads, place: None)
+    monkeypatch.setattr(sessions, "_session", lost)
+    with pytest.raises(RequestError, match=BUSY):
+        sessions.open_session(tmp_path / "model.onnx", 1, place("webgpu"))
+
+
+def test_a_device_that_is_lost_while_it_works_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    program: Any = SimpleNamespace(run=lost, longest_run=2)
+    parted = PartedProgram(program, Rules(single), lambda error: sessions.broken(PROVIDERS["webgpu"], error))
+    one = np.ones(1, np.int32)
+    batch = Batch(np.ones((1, 1), np.int64), one, one, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    with pytest.raises(RequestError, match=BUSY):
+        parted.run(batch, CacheView([], None, (0, 1)))
+    program.run = lambda *arguments: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        parted.run(batch, CacheView([], None, (0, 1)))
+
+
+def test_a_plugin_without_a_device_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(sessions, "_devices", lambda provider: [])
+    with pytest.raises(
+        RequestError, match="finds no device that it takes; it needs hardware of Intel's; for"
+    ):
+        sessions.run_once(ATTENTION, {}, place("openvino"))
+
+
 def test_operators_left_to_the_cpu_are_named_unless_permitted() -> None:
     parts = [
         SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="Add")]),
@@ -82,7 +119,9 @@ def test_operators_left_to_the_cpu_are_named_unless_permitted() -> None:
     session: Any = SimpleNamespace(
         get_providers=lambda: ["CUDAExecutionProvider"], get_provider_graph_assignment_info=lambda: parts
     )
-    with pytest.raises(ArtifactError, match="x: cuda has no kernel for Gelu, which would run on the CPU"):
+    with pytest.raises(
+        ArtifactError, match=r"x: cuda has no kernel for Gelu, .* --target cuda and recipe int4"
+    ):
         sessions._check_place(Path("x"), session, place("cuda"))
     sessions._check_place(Path("x"), session, place("cuda", fallback=True))
 

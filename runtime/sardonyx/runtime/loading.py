@@ -12,7 +12,7 @@ from sardonyx.runtime.backends.ort import OrtProgram
 from sardonyx.runtime.backends.parted import PartedProgram
 from sardonyx.runtime.backends.probe import Kind, all_rules
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
-from sardonyx.runtime.backends.sessions import open_session, run_once
+from sardonyx.runtime.backends.sessions import broken, open_session, run_once
 from sardonyx.runtime.backends.signature import read_signature
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.errors import RequestError
@@ -101,4 +101,4 @@ def _placed(program: Program, graph: Path, place: Place) -> Program:
             name,
             right.widest,
         )
-    return PartedProgram(program, right)
+    return PartedProgram(program, right, lambda error: broken(place.provider, error))

@@ -3,6 +3,8 @@
 It knows arrays and rules; what is behind it runs as if it had been asked for so little.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +17,13 @@ Indices = NDArray[np.intp]
 class PartedProgram:
     """Runs another program, in as many passes as the rules ask for."""
 
-    def __init__(self, program: Program, rules: Rules) -> None:
+    def __init__(
+        self, program: Program, rules: Rules, failed: Callable[[Exception], Exception] = lambda error: error
+    ) -> None:
+        """`failed` makes of what is raised in a pass what to say of it."""
         self._program = program
         self._rules = rules
+        self._failed = failed
         self.longest_run = program.longest_run
 
     @property
@@ -32,7 +38,13 @@ class PartedProgram:
         parts: list[tuple[Indices, Output]] = []
         for one in passes(batch, self._rules):
             part, asked = _part(batch, one)
-            parts.append((asked, self._program.run(part, _rows(cache, one.rows))))
+            try:
+                made = self._program.run(part, _rows(cache, one.rows))
+            except Exception as error:
+                if (told := self._failed(error)) is error:
+                    raise
+                raise told from error
+            parts.append((asked, made))
         order = np.argsort(np.concatenate([asked for asked, _ in parts]), kind="stable")
         return Output(
             *(np.concatenate(arrays)[order] for arrays in zip(*(made for _, made in parts), strict=True))

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sardonyx.runtime.errors import RequestError
+from sardonyx.runtime.manifest import PORTABLE
 
 Kind = type[int] | type[bool] | type[str]
 
@@ -16,7 +17,8 @@ Kind = type[int] | type[bool] | type[str]
 @dataclass(frozen=True)
 class Provider:
     """`kernel` is onnxruntime's name for it, `package` what to install, `plugin` the module that brings it to
-    an onnxruntime that has it not built in. `options` are the settings that can be given, by type.
+    an onnxruntime that has it not built in. `options` are the settings that can be given, by type. `target`
+    is what to export a model for, and `needs` what its device is.
     """
 
     name: str
@@ -24,9 +26,11 @@ class Provider:
     package: str
     plugin: str = ""
     options: Mapping[str, Kind] = field(default_factory=lambda: MappingProxyType({}))
+    target: str = PORTABLE
+    needs: str = "its driver"
 
 
-CPU = Provider("cpu", "CPUExecutionProvider", "onnxruntime")
+CPU = Provider("cpu", "CPUExecutionProvider", "onnxruntime", target="cpu")
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
@@ -37,6 +41,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "CUDAExecutionProvider",
                 "onnxruntime-gpu",
                 options={"device_id": int, "gpu_mem_limit": int, "use_tf32": bool},
+                target="cuda",
+                needs="an NVIDIA card, its driver, CUDA and cuDNN",
             ),
             Provider(
                 "webgpu",
@@ -44,6 +50,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "onnxruntime-ep-webgpu",
                 plugin="onnxruntime_ep_webgpu",
                 options={"deviceId": int, "powerPreference": str, "validationMode": str},
+                target="webgpu",
+                needs="a graphics card with a driver of Vulkan, Metal or Direct3D 12",
             ),
             Provider(
                 "openvino",
@@ -51,6 +59,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "onnxruntime-ep-openvino",
                 plugin="onnxruntime_ep_openvino",
                 options={"device_type": str, "num_of_threads": int, "num_streams": int, "cache_dir": str},
+                needs="hardware of Intel's; for other processors install onnxruntime-openvino in its place",
             ),
             Provider(
                 "coreml",

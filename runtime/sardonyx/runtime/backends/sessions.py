@@ -14,10 +14,12 @@ from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library starts
 
+import numpy as np
 import onnxruntime as ort
 
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, PROVIDERS, Place, Provider
-from sardonyx.runtime.errors import ArtifactError, RequestError
+from sardonyx.runtime.backends.sketch import FLOAT, Port, sketch
+from sardonyx.runtime.errors import ArtifactError, RequestError, SardonyxError
 
 VERSION: str = ort.__version__
 
@@ -36,7 +38,7 @@ def open_session(path: Path, threads: int, place: Place = ON_CPU, *, needs: str 
 
     Raises ArtifactError when onnxruntime refuses the graph, which `needs` this version of it as far as that
     is known, and when the provider would leave some of its operators to the CPU; RequestError when the
-    provider is not here.
+    provider is not here, or its device takes no work.
     """
     options = _options(threads, place)
     if place.mapped:
@@ -44,7 +46,8 @@ def open_session(path: Path, threads: int, place: Place = ON_CPU, *, needs: str 
     try:
         session = _session(path, options, place)
     except Exception as error:
-        said = _first_line(error)
+        _check_device(place)
+        said = first_line(error)
         if lacking := LACKING.search(said):
             name = _spoken(place.provider)
             said = f"it has no {lacking[1]} for {name}; take a graph made for {name}, or update onnxruntime"
@@ -101,8 +104,8 @@ def _check_place(path: Path, session: ort.InferenceSession, place: Place) -> Non
     kernel = place.provider.kernel
     if kernel not in session.get_providers():
         raise RequestError(
-            f"provider {place.provider.name}: it did not start, and onnxruntime took the CPU instead; see to "
-            "its driver and libraries, or take --provider cpu"
+            f"provider {place.provider.name}: it did not start, and onnxruntime took the CPU instead; it "
+            f"needs {place.provider.needs}; or take --provider cpu"
         )
     left = {
         node.op_type
@@ -113,8 +116,33 @@ def _check_place(path: Path, session: ort.InferenceSession, place: Place) -> Non
     if left:
         raise ArtifactError(
             f"{path}: {place.provider.name} has no kernel for {', '.join(sorted(left))}, which would run on "
-            "the CPU; take another recipe, such as int4, or permit it with --allow-fallback"
+            f"the CPU; export it with --target {place.provider.target} and recipe int4, or permit it with "
+            "--allow-fallback"
         )
+
+
+def _check_device(place: Place) -> None:
+    """Raises RequestError when a provider cannot even multiply two numbers: then it is no model's fault."""
+    if place.provider is CPU:
+        return
+    one = np.ones(1, np.float32)
+    ports = [Port("a", FLOAT, 1), Port("b", FLOAT, 1)]
+    try:
+        run_once(sketch("Mul", ports, [Port("y", FLOAT, 1)]), {"a": one, "b": one}, place)
+    except SardonyxError:
+        raise
+    except Exception as error:
+        raise broken(place.provider, error) from error
+
+
+def broken(provider: Provider, error: Exception) -> Exception:
+    """What onnxruntime raises where a device takes no work or breaks it off, for people; else the same."""
+    if not type(error).__module__.startswith("onnxruntime"):
+        return error
+    return RequestError(
+        f"provider {provider.name}: its device cannot be used now ({first_line(error)}); see what else uses "
+        "it or its memory, or take --provider cpu"
+    )
 
 
 def _built_in(provider: Provider) -> bool:
@@ -139,7 +167,10 @@ def _registered(kernel: str, plugin: str) -> bool:
 
 def _absent(provider: Provider) -> str:
     if provider.plugin and importlib.util.find_spec(provider.plugin):
-        return f"provider {provider.name}: {provider.package} is here, but finds no device that it takes"
+        return (
+            f"provider {provider.name}: {provider.package} is here, but finds no device that it takes; it "
+            f"needs {provider.needs}"
+        )
     here = ", ".join(found.name for found in present())
     return f"provider {provider.name}: not here; pip install {provider.package} (here are: {here})"
 
@@ -148,5 +179,5 @@ def _spoken(provider: Provider) -> str:
     return "the CPU" if provider is CPU else provider.name
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
