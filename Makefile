@@ -26,7 +26,7 @@ chat: $(VENV)/.run ## chat with the default model
 
 .PHONY: test
 test: $(VENV)/.test ## everything that needs neither network nor torch
-	$(VENV)/bin/python -m pytest -m "not parity and not gpu and not openvino and not cuda" --cov --cov-report=term:skip-covered
+	$(VENV)/bin/python -m pytest -m "not parity and not gpu and not openvino" --cov --cov-report=term:skip-covered
 
 .PHONY: parity
 parity: $(PARITY)/.parity ## prove equality with transformers (installs torch)

@@ -1,5 +1,6 @@
 """OpenVINO's provider, really run (`make openvino`), by the package that has it built in: any x86 will do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,17 @@ def test_logits_are_those_of_the_cpu(name: str, recipe: str, tmp_path: Path) -> 
     tokens = [int(token) for token in np.random.default_rng(0).integers(0, config["vocab_size"], 60)]
     here, there = (LLM.load(tmp_path / "artifact", threads=1, place=p) for p in (place("cpu"), OPENVINO))
     np.testing.assert_allclose(logits(there, tokens), logits(here, tokens), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi3"])
+def test_graphs_for_cuda_need_no_newer_onnxruntime(name: str, tmp_path: Path) -> None:
+    """On its CPU: what onnxruntime-gpu, which follows behind, is asked for."""
+    checkpoint = random_checkpoint({**architectures()[name].EXAMPLE})
+    tokens = np.random.default_rng(0).integers(0, checkpoint.config["vocab_size"], 60).tolist()
+    for target, recipe in (("portable", "fp32"), ("cuda", "fp16")):
+        export(checkpoint, tmp_path / target, recipe=recipe, options=replace(PORTABLE, target=target))
+    expected, found = (logits(LLM.load(tmp_path / target), tokens) for target in ("portable", "cuda"))
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("recipe", ["q8", "int4", "int4-small"])

@@ -1,13 +1,18 @@
 """WebGPU, really run: on a graphics card, or on Vulkan in software where there is none (`make gpu`)."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from random_models import export_random
+from random_models import UNMEASURED, export_random, random_checkpoint
 from sardonyx.export.api import Options, export
+from sardonyx.export.divergence import concatenated
+from sardonyx.export.texts import texts_of
+from sardonyx.export.verify import diverge
 from sardonyx.models import architectures
 from sardonyx.runtime.backends import sessions
 from sardonyx.runtime.backends.providers import PROVIDERS, place
@@ -15,6 +20,8 @@ from sardonyx.runtime.errors import ArtifactError, RequestError
 from sardonyx.runtime.fetch import pull
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.loading import load_parts
+from sardonyx.runtime.model import Model, Step
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies import Feed
 
@@ -48,11 +55,54 @@ def test_logits_are_those_of_the_cpu(name: str, tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= SAME * max(1, np.abs(expected).max())
 
 
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smollm2") / "fp32"
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "mistral"])
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_halves_are_computed_there(name: str, tmp_path: Path) -> None:
+    """Sums in float16, too, unlike on the CPU: a hundredth of the largest logit is what that costs."""
+    checkpoint = random_checkpoint({**architectures()[name].EXAMPLE})
+    for target, recipe in (("cpu", "fp32"), ("webgpu", "fp16")):
+        export(checkpoint, tmp_path / target, recipe=recipe, options=replace(UNMEASURED, target=target))
+    tokens = np.random.default_rng(0).integers(0, checkpoint.config["vocab_size"], 60).tolist()
+    here, there = (
+        LLM.load(tmp_path / target, threads=1, place=place(provider))
+        for target, provider in (("cpu", "cpu"), ("webgpu", "webgpu"))
+    )
+    ((expected,),), ((found,),) = (llm.logits(Feed([tokens], wanted=60)) for llm in (here, there))
+    assert np.abs(found - expected).max() <= 0.01 * np.abs(expected).max()
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.95
+
+
+@pytest.mark.parametrize("target", ["cpu", "webgpu"])
+def test_states_stay_on_the_device(target: str, tmp_path: Path) -> None:
+    """They go there once, steps and a rewind copy none, and for a fork they come home once."""
+    checkpoint = random_checkpoint({**architectures()["llama"].EXAMPLE})
+    options = replace(UNMEASURED, target=target)
+    export(checkpoint, tmp_path / "it", recipe="fp32" if target == "cpu" else "fp16", options=options)
+    parts = load_parts(tmp_path / "it", 1, WEBGPU)
+    states: Any = parts.program._program.resident  # type: ignore[attr-defined]
+    model = Model(parts.manifest, parts.program)
+    row = model.arena.row()
+    model.forward([Step(row, list(range(1, 21)))])
+    there = states.copies
+    assert there == len(parts.manifest.states)
+    for token in range(21, 29):
+        model.forward([Step(row, [token])])
+    model.arena.trim(row, 25)
+    model.forward([Step(row, [26, 27, 28])])
+    assert states.copies == there
+    fork = model.arena.fork(row, 28)
+    assert states.copies == 2 * there
+    one, other = model.forward([Step(row, [29]), Step(fork, [29])])
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module", params=["cpu", "webgpu"])
+def smollm2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As float32, and in float16."""
+    folder = tmp_path_factory.mktemp("smollm2") / request.param
     source = pull(DEFAULT_MODEL, Library.of_user(), lambda done, total, what: None)
-    export(source, folder, recipe="fp32", options=Options(context=256, verify=False))
+    recipe = "fp32" if request.param == "cpu" else "fp16"
+    export(source, folder, recipe=recipe, options=Options(context=128, verify=False, target=request.param))
     return folder
 
 
@@ -61,6 +111,16 @@ def test_smollm2_says_what_it_says_on_the_cpu(smollm2: Path) -> None:
     prompt = [{"role": "user", "content": "What is the capital of France?"}]
     here, there = (LLM.load(smollm2, place=p).generate(prompt, params) for p in (place("cpu"), WEBGPU))
     assert there.tokens == here.tokens
+
+
+def test_smollm2_is_certified_there(smollm2: Path, tmp_path: Path) -> None:
+    """Measured against the CPU. What halves cost is told: sums of them, not only what is stored."""
+    text = tmp_path / "text.txt"
+    text.write_text("An onyx is a banded stone; a sardonyx is one with layers of red. " * 8)
+    llm, reference = (LLM.load(smollm2, place=p) for p in (WEBGPU, place("cpu")))
+    found = concatenated(list(diverge(reference, llm, texts_of(llm, (text,))).values()))
+    print(f"mean KL of {smollm2.name} on WebGPU from the CPU: {found.kl.mean():.2e} nats")
+    assert found.kl.mean() < (1e-5 if smollm2.name == "cpu" else 5e-3)
 
 
 def test_attention_that_the_device_gets_wrong_is_refused(tmp_path: Path) -> None:
@@ -72,5 +132,5 @@ def test_attention_that_the_device_gets_wrong_is_refused(tmp_path: Path) -> None
 
 def test_what_would_run_on_the_cpu_is_refused(tmp_path: Path) -> None:
     export_random(architectures()["llama"].EXAMPLE, tmp_path / "artifact", recipe="int8")
-    with pytest.raises(ArtifactError, match=r"webgpu has no kernel for .*QuantizeLinear"):
+    with pytest.raises(ArtifactError, match=r"webgpu has no kernel for .*QuantizeLinear.*--target webgpu"):
         LLM.load(tmp_path / "artifact", place=WEBGPU)

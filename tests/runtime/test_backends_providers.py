@@ -140,7 +140,7 @@ def test_a_sketch_is_a_model() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [PLAIN, Kind(window=True), Kind(softcap=2.0), Kind(sinks=True), Kind(True, 1.5, True)],
+    [PLAIN, Kind(window=True), Kind(softcap=2.0), Kind(sinks=True), Kind(True, 1.5, True), Kind(half=True)],
     ids=str,
 )
 def test_the_cpu_gets_all_that_is_asked_right(kind: Kind) -> None:

@@ -14,7 +14,7 @@ from sardonyx.export.certificate import Invariant, Limits
 from sardonyx.export.checkpoint import Float32
 from sardonyx.export.divergence import compare
 from sardonyx.runtime.llm import LLM
-from sardonyx.runtime.manifest import PORTABLE
+from sardonyx.runtime.manifest import MASKED
 from sardonyx.runtime.strategies import Feed
 
 LENGTH = 64
@@ -50,7 +50,7 @@ def invariants(llm: LLM, windows: Sequences, limits: Limits) -> Iterator[Invaria
     chunked = [_chunked(llm, tokens, start) for tokens in sequences]
     yield _invariant("cached step = full recompute", stepped, whole, (limits.noise, limits.flips))
     yield _invariant("chunked prefill = one-shot", chunked, whole, (limits.noise, limits.flips))
-    mixed = llm.manifest.target == PORTABLE or any(
+    mixed = llm.manifest.target in MASKED or any(
         ".experts." in name and kind == "float32" for name, kind in llm.manifest.weights.items()
     )
     exact = (limits.noise, limits.flips) if mixed else (0.0, 0.0)

@@ -90,21 +90,23 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class PlainRMS(RMS):
-    """The same in operators that every provider knows; onnxruntime's CPU makes one of them again."""
+class OlderRMS(RMS):
+    """For sets of operators before 23, which have no node for it alone."""
 
     def of(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
-        return _in_groups(g, x, self.groups, lambda x: self._scaled(g, x))
+        return _in_groups(g, x, self.groups, lambda x: _plain_rms(g, x, self.gamma, self.epsilon))
+
+
+@dataclass(frozen=True, eq=False)
+class PlainRMS(RMS):
+    """In operators that every provider knows; onnxruntime's CPU makes one of them again."""
+
+    def of(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
+        return _in_groups(g, x, self.groups, lambda x: _plain_rms(g, x, self.gamma, self.epsilon))
 
     def of_sum(self, g: OnnxBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         total = g.op("Add", a, b)
         return self.of(g, total), total
-
-    def _scaled(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
-        last = g.constant(np.array([-1], np.int64))
-        mean = g.op("ReduceMean", g.op("Mul", x, x), last, keepdims=1)
-        root = g.op("Sqrt", g.op("Add", mean, g.number(self.epsilon)))
-        return g.op("Mul", g.op("Div", x, root), self.gamma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,16 @@ class PlainLayer(Layer):
     def of_sum(self, g: OnnxBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         total = g.op("Add", a, b)
         return self.of(g, total), total
+
+
+def _plain_rms(g: OnnxBuilder, x: ir.Value, gamma: ir.Value, epsilon: float) -> ir.Value:
+    """In float32 up to the weights: squares of halves would be infinite."""
+    half = g.float != ir.DataType.FLOAT
+    wide = g.op("Cast", x, to=ir.DataType.FLOAT) if half else x
+    mean = g.op("ReduceMean", g.op("Mul", wide, wide), g.constant(np.array([-1], np.int64)), keepdims=1)
+    root = g.op("Sqrt", g.op("Add", mean, g.constant(np.array(epsilon, np.float32))))
+    normed = g.op("Div", wide, root)
+    return g.op("Mul", g.op("Cast", normed, to=g.float) if half else normed, gamma)
 
 
 def _in_groups(g: OnnxBuilder, x: ir.Value, groups: int, norm: Callable[[ir.Value], ir.Value]) -> ir.Value:

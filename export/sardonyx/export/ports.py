@@ -80,4 +80,9 @@ def ids(g: OnnxBuilder) -> ir.Value:
     return g.input("input_ids", ir.DataType.INT64, ["rows", "tokens"])
 
 
+def attention_mask(g: OnnxBuilder) -> ir.Value:
+    """`[rows, total]`: which cached and new positions there are."""
+    return g.input("attention_mask", ir.DataType.INT64, ["rows", "total"])
+
+
 LENGTHS, MASK = Lengths(), Mask()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -76,7 +77,15 @@ CPU = Target(name="cpu", attend=gqa.attend, activations={**_PLAIN, "silu": _silu
 WEBGPU = replace(
     CPU, name="webgpu", dialect=replace(FLOAT32, float=ir.DataType.FLOAT16), quantizers=(NBits, Half)
 )
-CUDA = replace(WEBGPU, name="cuda")
+CUDA = replace(
+    WEBGPU,
+    name="cuda",
+    attend=partial(gqa.attend, tell=gqa.by_mask),  # onnxruntime-gpu is behind: it takes no `query_seqlens`
+    ports=MASK,
+    norms=Norms(rms=norms.OlderRMS),
+    dialect=replace(WEBGPU.dialect, opset=20),
+    minimum_onnxruntime="1.24",
+)
 PLAIN = Target(
     name=PORTABLE,
     attend=plain.attend,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sardonyx.runtime.backends.base import CacheView
+from sardonyx.runtime.backends.base import ArenaMemory, CacheView
 from sardonyx.runtime.manifest import State
 
 FIRST_CAPACITY = 256
@@ -78,9 +78,8 @@ class Arena:
         """Positions that all rows together may have room for, if that is limited; overhead counts."""
         self._limit = limit if self.most is None else max(1, min(limit, self.most - self.overhead))
         self._rows: list[Row] = []
-        self._places: int
         self._tensors: list[NDArray[Any]]
-        self._view: CacheView
+        self._view = CacheView([], ArenaMemory(), (0, 0))
         self.capacity: int
         """Positions that each row has room for now."""
         self._resize(1, _capacity_for(0, self._limit))
@@ -144,12 +143,14 @@ class Arena:
     def read(self, row: Row, start: int, stop: int) -> list[NDArray[Any]]:
         """A copy of positions `[start:stop]` of a row: of each state `[heads, positions, width]`."""
         assert stop <= row.length
+        self._view.memory.look(False)
         return [tensor[row.index, :, start:stop].copy() for tensor in self._tensors]
 
     def append(self, row: Row, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
         """Add canonical positions from elsewhere to a row: part after part, each as `read` gives it."""
         start, count = row.length, sum(part[0].shape[1] for part in parts)
         self.reserve(start + count)
+        self._view.memory.look(True)
         for tensor, *states in zip(self._tensors, *parts, strict=True):
             np.concatenate(states, axis=1, out=tensor[row.index, :, start : start + count])
         row.extend(count, canonical=True)
@@ -208,12 +209,14 @@ class Arena:
         return [row.adapter for row in self._rows[start:stop]]
 
     def _copy(self, source: int, target: int, length: int) -> None:
+        self._view.memory.look(True)
         for state, tensor in zip(self._states, self._tensors, strict=True):
             filled = slice(length if state.kind == "kv" else None)
             tensor[target, :, filled] = tensor[source, :, filled]
 
     def _set_back(self, index: int, positions: int) -> None:
         """Windows end so many positions earlier. What comes to stand at their beginning is never read."""
+        self._view.memory.look(True)
         for state, tensor in zip(self._states, self._tensors, strict=True):
             if state.kind == "window" and positions:
                 tensor[index, positions:] = tensor[index, :-positions].copy()
@@ -239,6 +242,7 @@ class Arena:
 
     def _resize(self, places: int, capacity: int) -> None:
         """Move to fresh tensors for so many rows of so many positions."""
+        self._view.memory.look(False)
         fresh = [_zeros((places, *_of_one_row(s, capacity)), s.dtype) for s in self._states]
         for row in self._rows:
             for state, before, after in zip(self._states, self._tensors, fresh, strict=True):
@@ -247,7 +251,7 @@ class Arena:
         self.capacity = capacity
         self._places = places
         self._tensors = fresh
-        self._view = CacheView(fresh, object(), (0, places))  # a new `memory` says that the tensors moved
+        self._view = CacheView(fresh, ArenaMemory(), (0, places))  # other memory says that the tensors moved
 
 
 def _zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from sardonyx.runtime.backends.signature import read_signature
 from sardonyx.runtime.chat_template import ChatTemplate
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.integrity import checking
-from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, MODEL_NAME, PORTABLE, Manifest, read_manifest
+from sardonyx.runtime.manifest import CHAT_TEMPLATE_NAME, MASKED, MODEL_NAME, Manifest, read_manifest
 from sardonyx.runtime.neighbours import read
 from sardonyx.runtime.neighbours.folder import Neighbour
 from sardonyx.runtime.neighbours.self_check import check_tokenizer
@@ -62,12 +62,12 @@ def load_parts(folder: Path, threads: int | None, place: Place = ON_CPU, *, chec
 
 
 def _program(folder: Path, manifest: Manifest, threads: int, place: Place) -> Program:
-    if manifest.target != PORTABLE:
+    if manifest.target not in MASKED:
         return OrtProgram(folder, manifest, threads, place)
     path = folder / MODEL_NAME
     signature = read_signature(path, read_outline(path))
     session = open_session(path, threads, place, needs=manifest.minimum_onnxruntime)
-    return MaskedProgram(session, signature, manifest.vocab_size, reads_anew=place.provider is CPU)
+    return MaskedProgram(session, signature, manifest.vocab_size, place)
 
 
 def _of_neighbour(neighbour: Neighbour, threads: int, place: Place) -> Parts:
@@ -78,9 +78,7 @@ def _of_neighbour(neighbour: Neighbour, threads: int, place: Place) -> Parts:
         log.warning("%s: %s", neighbour.laid.graph, line)
     session = open_session(neighbour.laid.graph, threads, place)
     template = ChatTemplate(files.chat_template, files.special_texts) if files.chat_template else None
-    program = MaskedProgram(
-        session, neighbour.signature, manifest.vocab_size, reads_anew=place.provider is CPU
-    )
+    program = MaskedProgram(session, neighbour.signature, manifest.vocab_size, place)
     return Parts(manifest, tokenizer, template, _placed(program, neighbour.laid.graph, place))
 
 

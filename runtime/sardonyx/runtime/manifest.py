@@ -29,6 +29,9 @@ CERTIFICATES = re.compile(r"certificate(?:-[a-z]+)?\.json")
 PORTABLE = "portable"
 """The target of graphs that take an attention mask, as other programs' do, instead of lengths."""
 
+MASKED = frozenset({PORTABLE, "cuda"})
+"""Targets whose graphs take a mask."""
+
 StateKind = Literal["kv", "window", "recurrent"]
 DType = Literal["float32", "float16", "int8", "uint8"]
 Positive = Annotated[int, msgspec.Meta(gt=0)]

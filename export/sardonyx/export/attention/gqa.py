@@ -5,31 +5,70 @@ shared cache possible. Lengths come in as `seqlens_k` (cached positions after th
 `query_seqlens` (new tokens of each row); nothing is derived from a mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from sardonyx.export.attention.fit import fitted
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
+from sardonyx.export.ports import attention_mask
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
 
 INT8_CACHE = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 """Keys and values rounded to whole multiples of a scale for each channel of each head."""
 
 
+@dataclass(frozen=True)
+class Told:
+    """How the kernel is told lengths: cached positions of each row after this step, less one; of the longest;
+    and new tokens of each row, where they are not those of the pass.
+    """
+
+    cached: ir.Value
+    longest: ir.Value
+    new: ir.Value | None = None
+
+
+def by_lengths(g: OnnxBuilder) -> Told:
+    """As inputs of the graph."""
+    return Told(
+        g.input("seqlens_k", ir.DataType.INT32, ["rows"]),
+        g.input("total_sequence_length", ir.DataType.INT32, []),
+        g.input("query_seqlens", ir.DataType.INT32, ["rows"]),
+    )
+
+
+def by_mask(g: OnnxBuilder) -> Told:
+    """Counted from an attention mask, for kernels that take no number of new tokens."""
+
+    def make() -> Told:
+        mask = attention_mask(g)
+        count = g.op("ReduceSum", mask, g.constant(np.array([1], np.int64)), keepdims=0)
+        last = g.op("Sub", count, g.constant(np.array(1, np.int64)))
+        longest = g.op("Squeeze", g.op("Shape", mask, start=1, end=2))
+        return Told(*(g.op("Cast", value, to=ir.DataType.INT32) for value in (last, longest)))
+
+    return g.once("lengths by mask", make)
+
+
 def attend(
-    g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec, sinks: ir.Value | None
+    g: OnnxBuilder,
+    qkv: Sequence[ir.Value | None],
+    spec: AttentionSpec,
+    sinks: ir.Value | None,
+    tell: Callable[[OnnxBuilder], Told] = by_lengths,
 ) -> ir.Value:
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
     rotation = spec.rotation.at(g.context) if spec.rotation else None
     fit = fitted(spec.head_width, rotation)
     tables = _tables(g, rotation, fit.still) if rotation else (None, None)
     if fit.exact:
-        return _kernel(g, (*qkv, sinks), tables, spec, fit.kernel_width)
+        return _kernel(g, (*qkv, sinks), tables, spec, fit.kernel_width, tell)
     query, key, value = _unpacked(g, qkv, spec)
     fitting = (fit.turned(g, query), fit.turned(g, key), fit.padded(g, value), sinks)
-    return fit.cut(g, _kernel(g, fitting, tables, spec, fit.kernel_width))
+    return fit.cut(g, _kernel(g, fitting, tables, spec, fit.kernel_width, tell))
 
 
 def _kernel(
@@ -38,6 +77,7 @@ def _kernel(
     tables: tuple[ir.Value | None, ir.Value | None],
     spec: AttentionSpec,
     width: int,
+    tell: Callable[[OnnxBuilder], Told],
 ) -> ir.Value:
     """The node itself, for heads of a width that it takes; `inputs` are queries, keys, values and sinks."""
     *qkv, sinks = inputs
@@ -47,10 +87,7 @@ def _kernel(
     dtype = g.float if scales[0] is None else ir.DataType.INT8
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), dtype)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), dtype)
-    lengths = (
-        g.input("seqlens_k", ir.DataType.INT32, ["rows"]),
-        g.input("total_sequence_length", ir.DataType.INT32, []),
-    )
+    told = tell(g)
     biases = (None, None)  # position_ids, attention_bias
     norms = (None, None)  # q_norm_weight, k_norm_weight
     output, key_out, value_out = g.ops(
@@ -58,13 +95,14 @@ def _kernel(
         *qkv,
         key,
         value,
-        *lengths,
+        told.cached,
+        told.longest,
         *tables,
         *biases,
         sinks,
         *scales,
         *norms,
-        g.input("query_seqlens", ir.DataType.INT32, ["rows"]),
+        told.new,
         count=3,
         domain=MICROSOFT,
         num_heads=spec.heads,
@@ -100,16 +138,17 @@ def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, i
     Nodes that read nothing but frequencies make them, and onnxruntime folds these while it loads: a table for
     a context of 131,072 would be 67 MB of the file. Angles are products of float32 numbers, as the models
     were trained with, not the exact products. Their functions are taken in float64, of which onnxruntime
-    makes float32 within one last bit.
+    makes float32 within one last bit; where halves are made of them, in float32.
     """
+    wide = ir.DataType.DOUBLE if g.float == ir.DataType.FLOAT else ir.DataType.FLOAT
     frequencies = np.array(rotation.frequencies + (0.0,) * still, np.float32)
-    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still, np.float64)
+    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still, wide.numpy())
 
     def make() -> tuple[ir.Value, ir.Value]:
         ends = (g.constant(np.array(number, np.int64)) for number in (0, g.context, 1))
         positions = g.op("Cast", g.op("Range", *ends), to=ir.DataType.FLOAT)
         column = g.op("Reshape", positions, g.constant(np.array([-1, 1], np.int64)))
-        angles = g.op("Cast", g.op("Mul", column, g.constant(frequencies)), to=ir.DataType.DOUBLE)
+        angles = g.op("Cast", g.op("Mul", column, g.constant(frequencies)), to=wide)
         cosines, sines = (g.op(kind, angles) for kind in ("Cos", "Sin"))
         scaled = (g.op("Mul", table, g.constant(magnitudes)) for table in (cosines, sines))
         cosines, sines = (g.op("Cast", table, to=g.float) for table in scaled)

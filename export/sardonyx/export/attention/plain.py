@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sardonyx.export.onnx_builder import OnnxBuilder
-from sardonyx.export.ports import MASK
+from sardonyx.export.ports import MASK, attention_mask
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
 
 LOWEST = -30000.0
@@ -42,11 +42,6 @@ def attend(
     mixed = g.op("MatMul", shares, g.op("Unsqueeze", values, axis))
     flat = _shaped(g, mixed, 0, spec.heads, -1, spec.head_width)
     return _shaped(g, g.op("Transpose", flat, perm=[0, 2, 1, 3]), 0, 0, spec.heads * spec.head_width)
-
-
-def _mask(g: OnnxBuilder) -> ir.Value:
-    """`[rows, total]`: which cached and new positions there are."""
-    return g.input("attention_mask", ir.DataType.INT64, ["rows", "total"])
 
 
 def _heads(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) -> list[ir.Value]:
@@ -104,7 +99,7 @@ def _seen(g: OnnxBuilder, window: int | None) -> ir.Value:
 
     def make() -> ir.Value:
         zero, one = (g.constant(np.array(i, np.int64)) for i in (0, 1))
-        total = g.op("Squeeze", g.op("Shape", _mask(g), start=1, end=2))
+        total = g.op("Squeeze", g.op("Shape", attention_mask(g), start=1, end=2))
         tokens = g.op("Squeeze", g.op("Shape", MASK.places(g, g.context), start=1, end=2))
         columns = g.op("Range", zero, total, one)
         rows = g.op("Range", g.op("Sub", total, tokens), total, one)
@@ -113,7 +108,7 @@ def _seen(g: OnnxBuilder, window: int | None) -> ir.Value:
         if window:
             seen = g.op("And", seen, g.op("Less", ahead, g.constant(np.array(window, np.int64))))
         there = g.op(
-            "Unsqueeze", g.op("Cast", _mask(g), to=ir.DataType.BOOL), g.constant(np.array([1, 2, 3]))
+            "Unsqueeze", g.op("Cast", attention_mask(g), to=ir.DataType.BOOL), g.constant(np.array([1, 2, 3]))
         )
         return g.op("And", there, seen)
 

@@ -3,7 +3,7 @@
 A backend knows arrays. It does not know requests, strategies or text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +24,20 @@ class Batch:
     adapters: NDArray[np.int64]  # [rows], 0 for none; all that a model without adapters is given
 
 
+def _nothing(changing: bool) -> None:
+    """All bytes are at home."""
+
+
+class ArenaMemory:
+    """The bytes of an arena, of which newer ones may be on a device: whoever reads or changes them looks
+    first, and whoever has newer ones is told then.
+    """
+
+    def __init__(self) -> None:
+        self.look: Callable[[bool], None] = _nothing
+        """Called with whether bytes are to be changed, not only read."""
+
+
 @dataclass(frozen=True)
 class CacheView:
     """The cache rows that a pass works on, in place.
@@ -34,7 +48,7 @@ class CacheView:
     """
 
     tensors: Sequence[NDArray[Any]]
-    memory: object
+    memory: ArenaMemory
     rows: tuple[int, int]
 
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.backends.ort import bind_array, query_block
 from sardonyx.runtime.backends.passes import Pass, Share, passes, rules_of, share
+from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
+from sardonyx.runtime.backends.resident import Resident
+from sardonyx.runtime.backends.sessions import device
 from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.threads import l2_cache_bytes
@@ -25,10 +28,10 @@ Lengths = NDArray[np.int32]
 class MaskedProgram:
     """A decoder graph that takes `attention_mask` instead of lengths, in a session of onnxruntime's."""
 
-    def __init__(
-        self, session: Any, signature: Signature, vocab_size: int, *, reads_anew: bool = True
-    ) -> None:
-        """`reads_anew`: what is bound is read when the graph runs. A device copies it when it is bound."""
+    def __init__(self, session: Any, signature: Signature, vocab_size: int, place: Place = ON_CPU) -> None:
+        found = device(place)
+        resident = Resident(found, signature.states) if found else None
+        reads_anew = place.provider is CPU and resident is None  # a device copies what is bound
         self.run_s = 0.0
         self.longest_run = 1 << 20  # attention made of plain operators promises nothing
         if signature.in_place:  # and this kernel what it promises our own graphs
@@ -38,7 +41,7 @@ class MaskedProgram:
         self._rules = rules_of(signature)
         self._vocab_size = vocab_size
         self._cache: Cache = (
-            InPlace(session, signature.states, reads_anew)
+            InPlace(session, signature.states, reads_anew, resident)
             if signature.in_place
             else Beside(session, signature.states)
         )
@@ -100,8 +103,11 @@ class Cache(Protocol):
 class InPlace:
     """Past and present are the arena itself: the kernel writes behind what is there. Needs no copy."""
 
-    def __init__(self, session: Any, states: Sequence[State], reads_anew: bool) -> None:
+    def __init__(
+        self, session: Any, states: Sequence[State], reads_anew: bool, resident: Resident | None
+    ) -> None:
         self._reads_anew = reads_anew
+        self._resident = resident
         self._session = session
         self._states = states
         self._last: tuple[object, tuple[int, int], Any] | None = None
@@ -111,6 +117,11 @@ class InPlace:
         if self._reads_anew and self._last and self._last[0] is cache.memory and self._last[1] == place:
             return self._last[2]  # most often
         binding = self._session.io_binding()
+        if self._resident:
+            its = CacheView([tensor[one.rows] for tensor in cache.tensors], cache.memory, place)
+            self._resident.bind(binding, its)
+            self._resident.wrote(its)
+            return binding
         for state, tensor in zip(self._states, cache.tensors, strict=True):
             bind_array(binding.bind_input, state.input, tensor[one.rows])
             bind_array(binding.bind_output, state.output, tensor[one.rows])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
-from sardonyx.runtime.backends.sessions import open_session
+from sardonyx.runtime.backends.resident import Resident
+from sardonyx.runtime.backends.sessions import device, open_session
 from sardonyx.runtime.errors import ArtifactError
 from sardonyx.runtime.manifest import MANIFEST_NAME, MODEL_NAME, Manifest, State
 from sardonyx.runtime.threads import l2_cache_bytes
@@ -55,7 +56,10 @@ class OrtProgram:
         _check_graph(self._session, manifest, folder)
         self.run_s = 0.0
         self.longest_run = query_block(manifest.states, l2_cache_bytes())
-        self._reads_anew = place.provider is CPU  # what is bound elsewhere was copied when it was bound
+        found = device(place)
+        self.resident = Resident(found, manifest.states) if found else None
+        # what is bound elsewhere was copied when it was bound, and states there may have gone home since
+        self._reads_anew = place.provider is CPU and self.resident is None
         self._states = manifest.states
         self._switches = bool(manifest.adapters)
         self._widths = {"logits": manifest.vocab_size, "hidden": manifest.hidden_size}
@@ -71,6 +75,8 @@ class OrtProgram:
         started = perf_counter()
         self._session.run_with_iobinding(binding)
         self.run_s += perf_counter() - started
+        if self.resident:
+            self.resident.wrote(cache)
         return output
 
     def _bound_to(self, batch: Batch, cache: CacheView) -> _Bound:
@@ -112,6 +118,9 @@ class OrtProgram:
             inputs["adapters"] = own.adapters
         for name, array in inputs.items():
             bind_array(binding.bind_input, name, array)
+        if self.resident:
+            self.resident.bind(binding, cache)
+            return bound
         for state, tensor in zip(self._states, cache.tensors, strict=True):
             bind_array(binding.bind_input, state.input, tensor)
             bind_array(binding.bind_output, state.output, tensor)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.runtime.backends.passes import Rules, alone, single
-from sardonyx.runtime.backends.sketch import FLOAT, INT32, Port, sketch
+from sardonyx.runtime.backends.sketch import FLOAT, FLOAT16, INT32, Port, sketch
 from sardonyx.runtime.onnx_outline import Outline
 
 Floats = NDArray[np.float32]
@@ -42,9 +42,10 @@ class Kind:
     window: bool = False
     softcap: float = 0.0
     sinks: bool = False
+    half: bool = False
 
     def __str__(self) -> str:
-        asked = [name for name in ("window", "softcap", "sinks") if getattr(self, name)]
+        asked = [name for name in ("window", "softcap", "sinks", "half") if getattr(self, name)]
         return "attention" + (" with " + ", ".join(asked) if asked else "")
 
 
@@ -54,11 +55,13 @@ KINDS = (Kind(), Kind(window=True), Kind(softcap=2.0), Kind(sinks=True))
 
 def kinds(outline: Outline) -> list[Kind]:
     """The kinds of attention in a graph, each once."""
+    half = any(port.dtype == "float16" for port in outline.inputs)
     found = (
         Kind(
             window=node.attributes.get("local_window_size", -1) > 0,
             softcap=node.attributes.get("softcap", 0.0),
             sinks=bool(node.input(SINKS)),
+            half=half,
         )
         for node in outline.nodes
         if node.kind == OPERATOR
@@ -78,7 +81,7 @@ def rules(run: Run, kind: Kind) -> Rules | None:
             found = run(model, feeds)
         except Exception:  # refused, in one of many ways
             return False
-        return bool(np.allclose(found, expected, atol=TOLERANCE, rtol=0))
+        return bool(np.allclose(found, expected, atol=TOLERANCE * (2 if kind.half else 1), rtol=0))
 
     widest = next((width for width in WIDTHS if right([0], width) and right([40], width)), None)
     if widest is None:
@@ -123,6 +126,8 @@ def _question(kind: Kind, pasts: list[int], count: int) -> tuple[dict[str, NDArr
             end = past + at + 1
             seen = slice(max(0, end - NEAR) if kind.window else 0, end)
             expected[row, at] = _attention(kind, queries[at], keys[row, :, seen], values[row, :, seen], sinks)
+    if kind.half:
+        feeds |= {name: a.astype(np.float16) for name, a in feeds.items() if a.dtype == np.float32}
     return feeds, expected.reshape(rows, count, -1)
 
 
@@ -138,20 +143,21 @@ def _attention(kind: Kind, query: Floats, keys: Floats, values: Floats, sinks: F
 
 
 def _model(kind: Kind) -> bytes:
-    sinks = [None] * 4 + [Port("sinks", FLOAT, 1)] if kind.sinks else []  # tables, positions, bias before
+    dtype = FLOAT16 if kind.half else FLOAT
+    sinks = [None] * 4 + [Port("sinks", dtype, 1)] if kind.sinks else []  # tables, positions, bias before
     return sketch(
         OPERATOR,
         [
-            Port("qkv", FLOAT, 3),
+            Port("qkv", dtype, 3),
             None,
             None,
-            Port("past_key", FLOAT, 4),
-            Port("past_value", FLOAT, 4),
+            Port("past_key", dtype, 4),
+            Port("past_value", dtype, 4),
             Port("lengths", INT32, 1),
             Port("total", INT32, 0),
             *sinks,
         ],
-        [Port("output", FLOAT, 3), Port("key", FLOAT, 4), Port("value", FLOAT, 4)],
+        [Port("output", dtype, 3), Port("key", dtype, 4), Port("value", dtype, 4)],
         domain="com.microsoft",
         attributes={
             "num_heads": HEADS,

@@ -18,7 +18,8 @@ Kind = type[int] | type[bool] | type[str]
 class Provider:
     """`kernel` is onnxruntime's name for it, `package` what to install, `plugin` the module that brings it to
     an onnxruntime that has it not built in. `options` are the settings that can be given, by type. `target`
-    is what to export a model for, and `needs` what its device is.
+    is what to export a model for, and `needs` what its device is. Of `memory` it has its own, under that name
+    of onnxruntime's, if states can stay there.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Provider:
     options: Mapping[str, Kind] = field(default_factory=lambda: MappingProxyType({}))
     target: str = PORTABLE
     needs: str = "its driver"
+    memory: str = ""
 
 
 CPU = Provider("cpu", "CPUExecutionProvider", "onnxruntime", target="cpu")
@@ -43,6 +45,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 options={"device_id": int, "gpu_mem_limit": int, "use_tf32": bool},
                 target="cuda",
                 needs="an NVIDIA card, its driver, CUDA and cuDNN",
+                memory="cuda",
             ),
             Provider(
                 "webgpu",
@@ -52,6 +55,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 options={"deviceId": int, "powerPreference": str, "validationMode": str},
                 target="webgpu",
                 needs="a graphics card with a driver of Vulkan, Metal or Direct3D 12",
+                memory="webgpu",
             ),
             Provider(
                 "openvino",

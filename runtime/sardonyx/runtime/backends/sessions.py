@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, PROVIDERS, Place, Provider
+from sardonyx.runtime.backends.resident import Device
 from sardonyx.runtime.backends.sketch import FLOAT, Port, sketch
 from sardonyx.runtime.errors import ArtifactError, RequestError, SardonyxError
 
@@ -66,6 +68,29 @@ def run_once(model: bytes, feeds: dict[str, Any], place: Place) -> Any:
 def present() -> list[Provider]:
     """The providers that have a device here, the best first."""
     return [provider for provider in PROVIDERS.values() if _built_in(provider) or _devices(provider)]
+
+
+def device(place: Place) -> Device | None:
+    """The memory of a place, if it has some of its own in which states can stay."""
+    if place.provider.memory == "":
+        return None
+    if _built_in(place.provider):  # CUDA, whose values copy themselves
+        number = int(place.options.get("device_id", 0))
+
+        def made(shape: Sequence[int], dtype: Any) -> Any:
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, place.provider.memory, number)
+
+        return Device(made, lambda array, value: value.update_inplace(array), _taken)
+    info = _devices(place.provider)[0].memory_info(ort.OrtDeviceMemoryType.DEFAULT)
+    return Device(
+        lambda shape, dtype: ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=info),
+        lambda array, value: value.update_inplace(array),
+        lambda value, array: ort.copy_tensors([value], [ort.OrtValue.ortvalue_from_numpy(array)]),
+    )
+
+
+def _taken(value: Any, array: Any) -> None:
+    array[...] = value.numpy()
 
 
 def version(provider: Provider) -> str:

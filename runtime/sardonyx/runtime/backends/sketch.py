@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 VARINT, BYTES, FIXED32 = 0, 2, 5
 IR_VERSION, OPSET = 10, 20
-FLOAT, INT32, INT64 = 1, 6, 7
+FLOAT, INT32, INT64, FLOAT16 = 1, 6, 7, 10
 """Element types, as TensorProto numbers them."""
 
 
