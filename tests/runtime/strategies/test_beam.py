@@ -1,7 +1,7 @@
 """Beam search against brute force, greedy decoding, and the probability of what it returns."""
 
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,6 +13,7 @@ from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.logits import Candidates
 from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies.beam import Beam, BeamSearch, Growth
+from sardonyx.runtime.strategies.diverse_beam import DiverseBeamSearch
 from scripted_llm import scripted_llm
 from toys import GREEDY, Logits, Player, ToyAnswer, decoded, greedily, logprob, request, toy
 
@@ -63,6 +64,28 @@ def test_enough_beams_find_the_likeliest_text_of_all(
     np.testing.assert_allclose(
         [score for _, score in found], [logprob(model, prompt, text) for text in texts[:5]], atol=1e-5
     )
+
+
+@given(SEEDS, st.booleans())
+def test_texts_that_cannot_go_on_are_dropped(seed: int, diverse: bool) -> None:
+    """Of two words and an end, with no pair of tokens twice, what is left is found; or there is nothing."""
+    model, prompt, limit = toy(5, seed), [1, 2], 5
+    texts = []
+    for text in every_text(5, limit, END):
+        whole = [*prompt, *text]
+        pairs = [*pairwise(whole)]
+        if {*text} <= {0, 1, 2} and len({*pairs}) == len(pairs):
+            texts.append(text)
+    params = SamplingParams(allowed_token_ids=(0, 1, 2), no_repeat_ngram_size=2)
+    beams = {"num_beams": 64, "length_penalty": 0.0, "early_stopping": "never"}
+    options = DiverseBeamSearch(**beams, num_beam_groups=1) if diverse else BeamSearch(**beams)
+    answers = [ToyAnswer(prompt, limit, END) for _ in range(64)]
+    scores = Player([model]).run(options.start(request(*answers, params=params)))
+    expected = sorted(texts, key=lambda text: -logprob(model, prompt, text))
+    assert [tuple(a.tokens) for a, _ in zip(answers, scores, strict=False)] == expected
+    none = SamplingParams(allowed_token_ids=(1, 2), no_repeat_ngram_size=1)
+    with pytest.raises(RequestError, match="no token is left by no_repeat_ngram_size, allowed_token_ids"):
+        Player([model]).run(options.start(request(ToyAnswer(prompt, limit, END), params=none)))
 
 
 @settings(max_examples=50)

@@ -8,13 +8,14 @@ them together. Nothing here knows of models, caches or text.
 from sardonyx.runtime.logits.candidates import Candidates, Processor, Row, Tokens, Transform
 from sardonyx.runtime.logits.logprobs import Alternative, LogprobLog, TokenLogprobs
 from sardonyx.runtime.logits.noise import draw, noise_key, uniform
-from sardonyx.runtime.logits.pipeline import Pick, Pipeline, make_picker, pipeline
+from sardonyx.runtime.logits.pipeline import NoTokenError, Pick, Pipeline, make_picker, pipeline
 from sardonyx.runtime.logits.steps import Setting
 
 __all__ = [
     "Alternative",
     "Candidates",
     "LogprobLog",
+    "NoTokenError",
     "Pick",
     "Pipeline",
     "Processor",

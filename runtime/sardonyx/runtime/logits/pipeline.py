@@ -39,13 +39,16 @@ SCALE_FREE = ("top_n_sigma", "top_k")
 KEEP_THE_LIKELIEST = TRUNCATIONS.keys() - {"typical_p", "xtc_probability"}
 
 
+class NoTokenError(RequestError):
+    """Bans leave nothing that could follow a text."""
+
+
 class Chain:
     """All that shapes the distribution, before the draw: softmax of the result is what is sampled from.
 
     The result depends on its arguments alone, but sequences that have much in common with the one before are
     handled fastest. With temperature 0 one candidate is left: the likeliest of those that the steps before
-    the temperature leave. Raises ArtifactError for logits that are no distribution, and RequestError when the
-    bans leave no token.
+    the temperature leave. Raises ArtifactError for logits that are no distribution, and NoTokenError.
     """
 
     def __init__(self, params: SamplingParams, setting: Setting, seed: int) -> None:
@@ -76,7 +79,7 @@ class Chain:
         for process in self._processors:
             process(logits)
         if self._bans and logits.max() == -np.inf:
-            raise RequestError(f"after {len(sequence)} tokens no token is left by {', '.join(self._bans)}")
+            raise NoTokenError(f"after {len(sequence)} tokens no token is left by {', '.join(self._bans)}")
         return logits
 
     def _excludes(self, position: int) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sardonyx.runtime.backends.base import Float32
 from sardonyx.runtime.errors import RequestError
-from sardonyx.runtime.logits import Candidates, Pipeline, Tokens, noise_key, uniform
+from sardonyx.runtime.logits import Candidates, NoTokenError, Pipeline, Tokens, noise_key, uniform
 from sardonyx.runtime.params import PositiveCount, TokenId, says
 from sardonyx.runtime.probabilities import largest, log_softmax
 from sardonyx.runtime.strategies import Algorithm, Answer, Decoding, Feed, Request, prompt_fed
@@ -97,9 +97,17 @@ class Growth:
 
     def __call__(self, beams: Sequence[Beam], logits: Sequence[Float32]) -> list[Continuation]:
         """Continuations of the beams, likeliest first, from the logits of what follows each. Of equals, the
-        first beam's come first, with the lowest tokens.
+        first beam's come first, with the lowest tokens. Raises NoTokenError if none can go on.
         """
-        found = [one for place, beam in enumerate(beams) for one in self._of(place, beam, logits[place])]
+        found: list[tuple[float, Continuation]] = []
+        stuck = None
+        for place, beam in enumerate(beams):
+            try:
+                found += self._of(place, beam, logits[place])
+            except NoTokenError as error:
+                stuck = error
+        if stuck and not found:
+            raise stuck
         found = sorted(found, key=lambda one: -one[0])[: self.count]
         return sorted((continuation for _, continuation in found), key=lambda one: -one.logprob)
 
@@ -127,7 +135,7 @@ def beam_search(answer: Answer, options: BeamSearch, grow: Growth) -> Decoding[l
     search = Search(answer, options)
     logits: Sequence[Float32] = [(yield from prompt_fed(answer))]
     while True:
-        search.advance(grow(search.running, [rows[-1] for rows in logits]))
+        search.grow(grow, [rows[-1] for rows in logits])
         if search.done:
             return search.ended
         logits = yield Feed(
@@ -148,6 +156,17 @@ class Search:
         self._width = options.num_beams
         self._prompt_tokens = len(answer.sequence)
         self._longest = answer.left
+
+    def grow(self, growth: Growth, logits: Sequence[Float32]) -> None:
+        """Continue the texts, from the logits of what follows each. Those that cannot go on are dropped.
+        Raises NoTokenError if none can, and none has ended.
+        """
+        try:
+            self.advance(growth(self.running, logits))
+        except NoTokenError:
+            if not self.ended:
+                raise
+            self.running, self.said = [], []
 
     def advance(self, continuations: Sequence[Continuation]) -> None:
         """Let the first `num_beams` grow that do not end. Those that end rank, if they come among the first

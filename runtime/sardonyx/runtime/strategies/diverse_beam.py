@@ -79,7 +79,7 @@ def diverse_beam_search(
         for search, first in live:
             rows = logits[first : first + len(search.running)]
             fresh = replace(grow, shape=discouraging(said, options.diversity_penalty, grow.shape))
-            search.advance(fresh(search.running, [row[-1] for row in rows]))
+            search.grow(fresh, [row[-1] for row in rows])
             said.update(search.said)
         growing = [(beam, first) for search, first in live if not search.done for beam in search.running]
         if not growing:
