@@ -86,6 +86,7 @@ def test_names_and_values_are_those_of_hugging_face(tmp_path: Path) -> None:
 
 def test_the_name_is_the_models_own_if_it_has_one(tmp_path: Path) -> None:
     assert open_checkpoint(write_llama(tmp_path / "x.gguf", {"general.name": "Tiny"})).name == "Tiny"
+    assert open_checkpoint(tmp_path / "x.gguf", "known as").name == "known as"
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,32 @@ def test_what_is_stored_is_the_rounded_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
-def test_nothing_depends_on_how_it_was_fed(recipe: str, tmp_path: Path) -> None:
-    """The kernel takes tokens one by one even in a prompt, so even a token alone is as in a prompt."""
+def test_runs_come_out_however_they_were_cut(recipe: str, tmp_path: Path) -> None:
+    """Keys are rounded before anything attends to them, be they of the same run or of one before."""
     _, narrow = both("llama", tmp_path, recipe)
     at_once = logits_of(narrow)
-    for cuts in ([20, 41], list(range(1, 60)), [1, 2, 30, 31, 59]):
+    for cuts in ([20, 41], list(range(2, 60, 2)), [2, 30, 32, 58]):
         assert np.array_equal(logits_of(narrow, *cuts), at_once)
+    exact = LLM.load(tmp_path / "int8", threads=1, exact=True)
+    assert np.array_equal(logits_of(exact, *range(1, 60)), logits_of(exact))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "phi3", "gpt_neox"])
+def test_a_token_alone_is_close_to_the_same_in_a_run(name: str, tmp_path: Path) -> None:
+    """They take different kernels, of which both read what the other wrote."""
+    _, narrow = both(name, tmp_path)
+    at_once, alone = logits_of(narrow), logits_of(narrow, *range(1, 60))
+    assert 0 < np.median(np.abs(at_once - alone).max(-1)) < 0.02  # a key may be rounded to the next step
+
+
+def test_rows_of_any_lengths_share_a_run(tmp_path: Path) -> None:
+    """Behind what each of them has cached, padded to the longest; as alone, to the bit."""
+    _, narrow = both("llama", tmp_path)
+    first, second = [TEXT[:9], TEXT[20:52]], [TEXT[9:20], TEXT[52:54]]
+    together = narrow.logits(Feed(first), Feed(second, wanted=2))
+    for row in range(2):
+        alone = narrow.logits(Feed([first[row]]), Feed([second[row]], wanted=2))
+        assert np.array_equal(together[1][row], alone[1][0])
 
 
 def test_an_answer_is_the_same_with_a_known_prefix(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Options:
     is to find what it wants in `out`, instead of an artifact. `kv` is the type of cached keys and values:
     "int8" takes a quarter of the memory. A `budget` takes the place of the recipe: bits are chosen for each
     weight by what it was measured to need. `target` is what it is to run on, by name: that decides operators
-    and the type that is computed with.
+    and the type that is computed with. `name` is what to call the model (default: what the source says).
     """
 
     context: int | None = None
@@ -64,6 +64,7 @@ class Options:
     kv: str = "float32"
     budget: Budget | None = None
     target: str = CPU.name
+    name: str | None = None
 
 
 DEFAULTS = Options()
@@ -99,7 +100,7 @@ def export(
             chosen = replace(RECIPES[recipe], calibrate=options.calibrate)
             if options.via is not None:
                 return _brought_home(folder, source, chosen, options, progress)
-            checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
+            checkpoint = open_checkpoint(source, options.name) if isinstance(source, Path) else source
             if options.adapter is not None:
                 checkpoint = MergedCheckpoint(checkpoint, read_adapter(options.adapter, checkpoint))
             if options.layout is not None:
@@ -209,7 +210,8 @@ def _brought_home(
     ):
         if asked:
             raise RequestError(f"a graph made via {VIA} {what}; export it without")
-    name, title = source.resolve().name, f"{source.resolve().name} as {recipe.name}"
+    name = options.name or source.resolve().name
+    title = f"{name} as {recipe.name}"
     with TemporaryDirectory(prefix="traced-", dir=folder) as traced:
         progress(0, 1, f"tracing {name} with {VIA}")
         neighbour = trace(source, Path(traced))

@@ -20,6 +20,9 @@ from sardonyx.runtime.manifest import DType
 
 MICROSOFT = "com.microsoft"
 OPSETS = {"": 23, MICROSOFT: 1}
+SCATTERING = 24
+"""The opset that has TensorScatter, by which 8-bit states are written."""
+
 IR_VERSION = 11
 
 Dims = Sequence[int | str]
@@ -62,9 +65,10 @@ class OnnxBuilder:
         self.states: list[tuple[StateSpec, str, str]] = []
         self._weights = weights
         self._scales = scales
-        self._opset = dialect.opset
+        self._opset = SCATTERING if scales else dialect.opset
         self.plain_rows = dialect.plain_rows
         self._nodes: list[ir.Node] = []
+        self._made = 0
         self._inputs: dict[str, ir.Value] = {}
         self._outputs: dict[str, ir.Value] = {}
         self._initializers: dict[str, ir.Value] = {}
@@ -85,10 +89,36 @@ class OnnxBuilder:
         """
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
-        name = f"{kind}_{len(self._nodes)}"
+        name = f"{kind}_{self._made}"
+        self._made += 1
         outputs = [ir.Value(name=f"{name}.{i}" if i else name) for i in range(count)]
         self._nodes.append(ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name))
         return outputs
+
+    def choose(
+        self,
+        condition: ir.Value,
+        one: Callable[[], Sequence[ir.Value]],
+        other: Callable[[], Sequence[ir.Value]],
+        dtypes: Sequence[ir.DataType],
+    ) -> Sequence[ir.Value]:
+        """What the nodes of `one` give where the condition holds when the graph runs, else those of `other`.
+
+        Neither may ask for anything `once` that was not made before.
+        """
+        branches = [self._branch(make, dtypes) for make in (one, other)]
+        then, otherwise = branches
+        return self.ops("If", condition, count=len(dtypes), then_branch=then, else_branch=otherwise)
+
+    def _branch(self, make: Callable[[], Sequence[ir.Value]], dtypes: Sequence[ir.DataType]) -> ir.Graph:
+        around, self._nodes = self._nodes, []
+        try:
+            outputs, nodes = make(), self._nodes
+        finally:
+            self._nodes = around
+        for value, dtype in zip(outputs, dtypes, strict=True):
+            value.type = ir.TensorType(dtype)
+        return ir.Graph([], outputs, nodes=nodes, name=f"branch_{self._made}")
 
     def once(self, key: Any, make: Callable[[], Made]) -> Made:
         """What `make` builds, built only the first time this key is asked for."""

@@ -40,7 +40,7 @@ def structure(folder: Path, manifest: Manifest) -> Structure:
     graph, outline = ir.load(path).graph, read_outline(path)
     head = made.op_type if (made := head_of(graph)) is not None else "none"
     return Structure(
-        ops=dict(sorted(Counter(node.op_type for node in graph).items())),
+        ops=dict(sorted(Counter(node.op_type for node in graph.all_nodes()).items())),
         bytes=_bytes(graph),
         head=head,
         minimum_onnxruntime=manifest.minimum_onnxruntime,
@@ -52,7 +52,7 @@ def structure(folder: Path, manifest: Manifest) -> Structure:
 def _broken_promises(graph: ir.Graph, manifest: Manifest, head: str) -> Iterator[str]:
     """Where the graph is not what the manifest says of it."""
     layers = sum(state.kind == "kv" for state in manifest.states) / 2
-    attentions = sum(node.op_type == "GroupQueryAttention" for node in graph)
+    attentions = sum(_attends(node) for node in graph)
     if manifest.target != PORTABLE and attentions != layers:
         yield f"{layers:g} layers keep keys and values, but {attentions} nodes are GroupQueryAttention"
     quantized = {
@@ -63,6 +63,14 @@ def _broken_promises(graph: ir.Graph, manifest: Manifest, head: str) -> Iterator
         yield f"{len(floats)} weights that the recipe quantizes are multiplied as float32"
     if quantized and head not in QUANTIZED:
         yield f"the head is {head}, not quantized"
+
+
+def _attends(node: ir.Node) -> bool:
+    """Itself, or in each of its branches: one for one token, one for several."""
+    branches = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
+    return node.op_type == "GroupQueryAttention" or (
+        bool(branches) and all(any(_attends(inner) for inner in branch) for branch in branches)
+    )
 
 
 def _multiplied(node: ir.Node) -> Iterator[str]:

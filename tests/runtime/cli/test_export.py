@@ -15,6 +15,7 @@ from sardonyx.runtime.library import Library
 from sardonyx.runtime.manifest import read_manifest
 
 EXAMPLE = architectures()["llama"].EXAMPLE
+ready = first_use.ready_artifact
 
 
 def write_model(folder: Path) -> Path:
@@ -67,10 +68,44 @@ def test_a_cache_in_8_bits_is_a_matter_of_export(call: Call, model: Path, librar
     assert (wrong.code, wrong.err) == (2, "error: a cache of 'int3' is not known; known: float32, int8\n")
 
 
+def test_commands_take_the_artifact_with_the_cache_that_is_asked_for(
+    call: Call, model: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(first_use, "ready_artifact", lambda name: asked.append(name) or ready(name))
+    for kv in ("float32", "int8"):
+        assert call("export", str(model), "--kv", kv, "--no-verify").code == 0
+        assert call("run", "tiny", "Hi", "--kv", kv, "--raw", "--max-tokens", "3").code == 0
+    assert asked == ["tiny:int4", "tiny:int4-kv-int8"]
+    assert call("bench", "tiny", "--kv", "int8", "--prompt-tokens", "4", "--new-tokens", "2").code == 0
+    assert asked[2] == "tiny:int4-kv-int8"
+    assert "no chat template" in call("chat", "tiny", "--kv", "int8").err
+    assert asked[-1] == "tiny:int4-kv-int8"
+    wide, narrow = (str(library.artifact_folder("tiny", name)) for name in ("int4", "int4-kv-int8"))
+    assert call("run", narrow, "Hi", "--kv", "int8", "--raw", "--max-tokens", "3").code == 0
+    for folder, kv, other in ((wide, "int8", "float32"), (narrow, "float32", "int8")):
+        refused = call("run", folder, "Hi", "--kv", kv)
+        assert refused.code == 2
+        assert refused.err == f"error: {folder}: its cache is {other}; export it again with --kv {kv}\n"
+    unknown = call("run", "tiny", "Hi", "--kv", "int3")
+    assert unknown.err == "error: --kv int3: a cache of 'int3' is not known; known: float32, int8\n"
+
+
+def test_a_cache_that_is_asked_for_is_exported_at_first_use(call: Call, library: Library) -> None:
+    write_model(library.checkpoint_folder("owner/tiny"))
+    first = call("run", "owner/tiny:fp32", "Hi", "--kv", "int8", "--raw", "--max-tokens", "3")
+    assert first.err.startswith("owner/tiny:fp32-kv-int8: first use, so it is prepared once")
+    artifact = library.artifact("owner/tiny:fp32-kv-int8")
+    assert artifact is not None
+    assert read_manifest(artifact).name == "owner/tiny"  # not what its file or folder says
+
+
 def test_a_pulled_model_is_exported_by_its_name(call: Call, library: Library) -> None:
     write_model(library.checkpoint_folder("owner/tiny"))
     assert call("export", "owner/tiny", "--recipe", "fp32").code == 0
-    assert library.artifact("owner/tiny:fp32") == library.artifact_folder("owner/tiny", "fp32")
+    folder = library.artifact_folder("owner/tiny", "fp32")
+    assert library.artifact("owner/tiny:fp32") == folder
+    assert read_manifest(folder).name == "owner/tiny"
 
 
 def test_a_pulled_model_is_exported_on_first_use_and_found_the_second_time(
@@ -80,7 +115,7 @@ def test_a_pulled_model_is_exported_on_first_use_and_found_the_second_time(
     words = ("run", "owner/tiny:fp32", "Hi", "--raw", "--max-tokens", "2")
     first, second = call(*words), call(*words)
     assert first.err.startswith("owner/tiny:fp32: first use, so it is prepared once")
-    assert "writing owner%2Ftiny as fp32" in first.err
+    assert "writing owner/tiny as fp32" in first.err
     assert second.err.startswith("2 prompt tokens")
     assert first.out == second.out
 

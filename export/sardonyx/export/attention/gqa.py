@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sardonyx.export.attention.fit import fitted
+from sardonyx.export.attention.fit import Fit, fitted
+from sardonyx.export.attention.int8 import Cached, Tables, places_of, rotated
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.export.ports import attention_mask
 from sardonyx.models.graph import AttentionSpec, Rotation, StateSpec
@@ -53,6 +54,15 @@ def by_mask(g: OnnxBuilder) -> Told:
     return g.once("lengths by mask", make)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What all nodes of a layer are given."""
+
+    spec: AttentionSpec
+    sinks: ir.Value | None
+    told: Told
+
+
 def attend(
     g: OnnxBuilder,
     qkv: Sequence[ir.Value | None],
@@ -63,7 +73,7 @@ def attend(
     """Emit one attention layer and declare its two states. `qkv` is (packed, None, None) or three values."""
     rotation = spec.rotation.at(g.context) if spec.rotation else None
     fit = fitted(spec.head_width, rotation)
-    tables = _tables(g, rotation, fit.still) if rotation else (None, None)
+    tables = _tables(g, rotation, fit) if rotation else Tables()
     if fit.exact:
         return _kernel(g, (*qkv, sinks), tables, spec, fit.kernel_width, tell)
     query, key, value = _unpacked(g, qkv, spec)
@@ -74,7 +84,7 @@ def attend(
 def _kernel(
     g: OnnxBuilder,
     inputs: Sequence[ir.Value | None],
-    tables: tuple[ir.Value | None, ir.Value | None],
+    tables: Tables,
     spec: AttentionSpec,
     width: int,
     tell: Callable[[OnnxBuilder], Told],
@@ -87,36 +97,77 @@ def _kernel(
     dtype = g.float if scales[0] is None else ir.DataType.INT8
     key, present_key = g.state(StateSpec(f"{layer}.key", "kv", shape), dtype)
     value, present_value = g.state(StateSpec(f"{layer}.value", "kv", shape), dtype)
-    told = tell(g)
-    biases = (None, None)  # position_ids, attention_bias
-    norms = (None, None)  # q_norm_weight, k_norm_weight
-    output, key_out, value_out = g.ops(
-        "GroupQueryAttention",
-        *qkv,
-        key,
-        value,
-        told.cached,
-        told.longest,
-        *tables,
-        *biases,
-        sinks,
-        *scales,
-        *norms,
-        told.new,
-        count=3,
-        domain=MICROSOFT,
-        num_heads=spec.heads,
-        kv_num_heads=spec.kv_heads,
-        scale=float(spec.scale),
-        do_rotary=int(spec.rotation is not None),
-        local_window_size=spec.window or -1,
-        softcap=spec.softcap or 0.0,
-        **({} if scales[0] is None else INT8_CACHE),
-    )
+    asked = _Asked(spec, sinks, tell(g))
+    if scales[0] is None or scales[1] is None:
+        made = _node(g, (*qkv, key, value), tables, asked)
+    else:
+        made = _of_int8(g, qkv, (Cached(key, scales[0]), Cached(value, scales[1])), tables, asked)
+    output, key_out, value_out = made
     dims: list[int | str] = ["rows", spec.kv_heads, "capacity", width]
     g.output(key_out, present_key, dtype, dims)
     g.output(value_out, present_value, dtype, dims)
     return output
+
+
+def _node(
+    g: OnnxBuilder,
+    inputs: Sequence[ir.Value | None],
+    tables: Tables,
+    asked: _Asked,
+    scales: Sequence[ir.Value | None] = (None, None),
+) -> Sequence[ir.Value]:
+    """`inputs` are queries, keys and values of new tokens, and keys and values that are cached."""
+    biases = (None, None)  # position_ids, attention_bias
+    norms = (None, None)  # q_norm_weight, k_norm_weight
+    return g.ops(
+        "GroupQueryAttention",
+        *inputs,
+        asked.told.cached,
+        asked.told.longest,
+        tables.cosines,
+        tables.sines,
+        *biases,
+        asked.sinks,
+        *scales,
+        *norms,
+        asked.told.new,
+        count=3,
+        domain=MICROSOFT,
+        num_heads=asked.spec.heads,
+        kv_num_heads=asked.spec.kv_heads,
+        scale=float(asked.spec.scale),
+        do_rotary=int(tables.cosines is not None),
+        local_window_size=asked.spec.window or -1,
+        softcap=asked.spec.softcap or 0.0,
+        **({} if scales[0] is None else INT8_CACHE),
+    )
+
+
+def _of_int8(
+    g: OnnxBuilder,
+    qkv: Sequence[ir.Value | None],
+    cached: Sequence[Cached],
+    tables: Tables,
+    asked: _Asked,
+) -> Sequence[ir.Value]:
+    """One token by the kernel for such a cache; several by the one for float32, which is faster at these."""
+    spec, single = asked.spec, places_of(g).single
+
+    def one() -> Sequence[ir.Value]:
+        pasts, steps = [each.past for each in cached], [each.step for each in cached]
+        return _node(g, (*qkv, *pasts), tables, asked, steps)
+
+    def several() -> Sequence[ir.Value]:
+        query, key, value = _unpacked(g, qkv, spec)
+        new = (rotated(g, key, tables, spec.kv_heads), value)
+        keys, values = (each.rounded(g, made) for each, made in zip(cached, new, strict=True))
+        of_keys, of_values = (each.worth(g, spec.heads // spec.kv_heads) for each in cached)
+        query = g.op("Mul", rotated(g, query, tables, spec.heads), of_keys)
+        pasts = [each.in_steps(g) for each in cached]
+        output, _, _ = _node(g, (query, keys[0], values[0], *pasts), Tables(), asked)
+        return g.op("Mul", output, of_values), keys[1], values[1]
+
+    return g.choose(single, one, several, [ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.INT8])
 
 
 def _unpacked(
@@ -131,9 +182,9 @@ def _unpacked(
     return query, key, value
 
 
-def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, ir.Value]:
-    """Cosine and sine of every position's angles, `[context, pairs + still]`, the same for all layers with
-    this rotation.
+def _tables(g: OnnxBuilder, rotation: Rotation, fit: Fit) -> Tables:
+    """Cosine and sine of every position's angles, for all layers with this rotation; those of pairs that rest
+    are of angle zero.
 
     Nodes that read nothing but frequencies make them, and onnxruntime folds these while it loads: a table for
     a context of 131,072 would be 67 MB of the file. Angles are products of float32 numbers, as the models
@@ -141,10 +192,12 @@ def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, i
     makes float32 within one last bit; where halves are made of them, in float32.
     """
     wide = ir.DataType.DOUBLE if g.float == ir.DataType.FLOAT else ir.DataType.FLOAT
-    frequencies = np.array(rotation.frequencies + (0.0,) * still, np.float32)
-    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * still, wide.numpy())
+    frequencies = np.array(rotation.frequencies + (0.0,) * fit.still, np.float32)
+    magnitudes = np.array([rotation.magnitude] * len(rotation.frequencies) + [1.0] * fit.still, wide.numpy())
 
-    def make() -> tuple[ir.Value, ir.Value]:
+    turned = 2 * len(frequencies)
+
+    def make() -> Tables:
         ends = (g.constant(np.array(number, np.int64)) for number in (0, g.context, 1))
         positions = g.op("Cast", g.op("Range", *ends), to=ir.DataType.FLOAT)
         column = g.op("Reshape", positions, g.constant(np.array([-1, 1], np.int64)))
@@ -152,6 +205,6 @@ def _tables(g: OnnxBuilder, rotation: Rotation, still: int) -> tuple[ir.Value, i
         cosines, sines = (g.op(kind, angles) for kind in ("Cos", "Sin"))
         scaled = (g.op("Mul", table, g.constant(magnitudes)) for table in (cosines, sines))
         cosines, sines = (g.op("Cast", table, to=g.float) for table in scaled)
-        return cosines, sines
+        return Tables(cosines, sines, turned if turned < fit.kernel_width else 0)
 
     return g.once(("rotary", frequencies.tobytes(), magnitudes.tobytes()), make)

@@ -7,6 +7,7 @@ is its registration. Readers know nothing about graphs or quantization.
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,15 +74,19 @@ class Checkpoint(Protocol):
         """Raises SourceError when the source has no tokenizer that can be read."""
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a model file or folder with the reader that recognises it. Raises SourceError."""
+def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
+    """Open a model file or folder with the reader that recognises it. Raises SourceError.
+
+    `name` is what the model is known as, where that is not what its file or folder says.
+    """
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     for module in pkgutil.iter_modules(__path__):
         reader = importlib.import_module(f"{__name__}.{module.name}")
         if hasattr(reader, "sniff") and _unless_unreadable(reader.sniff, path):
-            checkpoint: Checkpoint = _unless_unreadable(reader.read, path)
-            return checkpoint
+            checkpoint = _unless_unreadable(reader.read, path)
+            named: Checkpoint = replace(checkpoint, known_as=name)
+            return named
     raise SourceError(
         f"{path}: not a model that can be read; expected a .gguf file, "
         "or a folder with config.json and .safetensors files"

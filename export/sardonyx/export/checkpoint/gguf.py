@@ -28,10 +28,11 @@ class GGUFCheckpoint:
     metadata: Metadata
     config: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
+    known_as: str | None = None
 
     @property
     def name(self) -> str:
-        return self.metadata.get("general.name", str) or self.path.stem
+        return self.known_as or self.metadata.get("general.name", str) or self.path.stem
 
     @property
     def format(self) -> str:

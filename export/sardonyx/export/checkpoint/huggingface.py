@@ -31,10 +31,11 @@ class HuggingFaceCheckpoint:
     generation: Mapping[str, Any]
     files: tuple[Path, ...]
     tensors: Mapping[str, LazyTensor]
+    known_as: str | None = None
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return self.known_as or self.path.resolve().name
 
     @property
     def format(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sardonyx.runtime.cli.cache_memory import CacheMemory, bytes_of
+from sardonyx.runtime.cli.kv import KV, kept_in
 from sardonyx.runtime.cli.options import Given, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 
@@ -36,6 +37,7 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     cache_memory: CacheMemory = None,
+    kv: KV = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     *,
     place: Given,
@@ -57,7 +59,7 @@ def command(
 
     names = models or [DEFAULT_MODEL]
     answers, memory = _counts(concurrency, names), _memory(cache_memory)
-    llms, figures = zip(*[_loaded(name, threads, memory, place) for name in names], strict=True)
+    llms, figures = zip(*[_loaded(kept_in(kv, name), threads, memory, place) for name in names], strict=True)
     title = f"measuring {', '.join(dict.fromkeys(llm.manifest.name for llm in llms))}"
     with progress_bars() as progress:
 

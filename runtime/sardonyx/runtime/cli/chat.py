@@ -7,6 +7,7 @@ import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
 from sardonyx.runtime.cli.cache_memory import RareCacheMemory, bytes_of
+from sardonyx.runtime.cli.kv import RareKV, kept_in
 from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import SHOWS_LOGPROBS, sampling_options
@@ -27,6 +28,7 @@ def command(
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
     cache_memory: RareCacheMemory = None,
+    kv: RareKV = None,
     adapter: Adapter = None,
     help_all: HelpAll = False,
     *,
@@ -53,7 +55,7 @@ def command(
     if cache and system:
         raise RequestError("--system and --cache both bring instructions; choose one of them")
     memory = Memory(bytes_of(cache_memory), Reuse(answers=True))
-    llm = load(model or DEFAULT_MODEL, threads, exact, memory, place).adapted(adapter)
+    llm = load(kept_in(kv, model or DEFAULT_MODEL), threads, exact, memory, place).adapted(adapter)
     if llm.chat_template is None:
         raise RequestError(
             f"{llm.manifest.name} has no chat template; continue texts with: sardonyx run --raw"

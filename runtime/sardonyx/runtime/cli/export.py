@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sardonyx.runtime.cli.kv import label, recipe_and_kv
 from sardonyx.runtime.library import DEFAULT_RECIPE, Library
 
 if TYPE_CHECKING:
@@ -106,31 +107,36 @@ def command(
     budget = None if max_kl is None and max_bytes is None else Budget(max_kl, max_bytes)
     if budget and recipe != DEFAULT_RECIPE:
         raise RequestError("--recipe and a budget exclude each other: a budget makes a recipe of its own")
-    label = _label(NAME if budget else recipe, kv, target)
-    folder = out or library.artifact_folder(model, label)
+    name = label(NAME if budget else recipe, kv) + f"-{target}" * (target != "cpu")
+    folder = out or library.artifact_folder(model, name)
     options = Options(
         *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
-        *(via, calibrate, layout, kv, budget, target),
+        *(via, calibrate, layout, kv, budget, target, None if path == Path(source) else source),
     )
     export_checkpoint(path, folder, recipe, options)
-    say(f"exported {source} as {label} ({size_text(stored_bytes(folder))}): {folder}")
+    say(f"exported {source} as {name} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
     if budget:
         manifest = read_manifest(folder)
         say(table_text(bits_rows(manifest.weights, manifest.sensitivity)))
 
 
-def _label(recipe: str, kv: str, target: str) -> str:
-    """What sets an artifact apart from others of its model."""
-    return recipe + f"-kv-{kv}" * (kv != "float32") + f"-{target}" * (target != "cpu")
+def prepare(source: Path, out: Path, label: str, name: str) -> None:
+    """Export what a name of the library stands for. Raises as `export_checkpoint`."""
+    from sardonyx.runtime.cli.extras import extra
+
+    with extra("export"):
+        from sardonyx.export.api import Options
+    recipe, kv = recipe_and_kv(label)
+    export_checkpoint(source, out, recipe, Options(kv=kv, name=name))
 
 
-def export_checkpoint(source: Path, out: Path, recipe: str, options: "Options | None" = None) -> None:
+def export_checkpoint(source: Path, out: Path, recipe: str, options: "Options") -> None:
     """Export with progress bars. Raises SardonyxError, MissingExtra without the packages it needs."""
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.terminal import progress_bars
 
     with extra("export"):
-        from sardonyx.export.api import DEFAULTS, export
+        from sardonyx.export.api import export
     with progress_bars() as progress:
-        export(source, out, recipe=recipe, options=options or DEFAULTS, progress=progress)
+        export(source, out, recipe=recipe, options=options, progress=progress)

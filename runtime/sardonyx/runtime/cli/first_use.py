@@ -37,7 +37,7 @@ def is_model(word: str) -> bool:
     from sardonyx.runtime.neighbours import locate
 
     library = Library.of_user()
-    name, _ = _split(word)
+    name, _ = model_and_recipe(word)
     if name in PINNED or library.artifact(word) is not None or library.checkpoint(name) is not None:
         return True
     return locate(word) is not None
@@ -49,7 +49,7 @@ def ready_artifact(name: str) -> Path:
 
     Pulls and exports into the library, with progress bars, what is not there. Raises SardonyxError.
     """
-    from sardonyx.runtime.cli.export import export_checkpoint
+    from sardonyx.runtime.cli.export import prepare
     from sardonyx.runtime.cli.terminal import progress_bars, say
     from sardonyx.runtime.errors import ArtifactError
     from sardonyx.runtime.fetch import PINNED, pull
@@ -59,13 +59,13 @@ def ready_artifact(name: str) -> Path:
     library = Library.of_user()
     if artifact := library.artifact(name) or locate(name):
         return artifact
-    model, recipe = _split(name)
+    model, recipe = model_and_recipe(name)
     if library.checkpoint(model) or model in PINNED:
         say(f"{name}: first use, so it is prepared once; from then on it starts at once")
         with progress_bars() as progress:
             source = pull(model, library, progress)
         folder = library.artifact_folder(model, recipe)
-        export_checkpoint(source, folder, recipe)
+        prepare(source, folder, recipe, model)
         return folder
     path = Path(name)
     if path.is_file() or (path / "config.json").is_file():
@@ -75,8 +75,8 @@ def ready_artifact(name: str) -> Path:
     raise ArtifactError(f"{name}: no model of this name{library.hint(name, *PINNED)}")
 
 
-def _split(name: str) -> tuple[str, str]:
-    """`model:recipe` taken apart."""
+def model_and_recipe(name: str) -> tuple[str, str]:
+    """`model:recipe` taken apart, with the recipe that is meant where none is named."""
     from sardonyx.runtime.library import DEFAULT_RECIPE
 
     model, colon, recipe = name.rpartition(":")

@@ -10,6 +10,7 @@ import typer
 
 from sardonyx.runtime.cli.algorithms import ALGORITHM_OPTIONS
 from sardonyx.runtime.cli.cache_memory import RareCacheMemory, bytes_of
+from sardonyx.runtime.cli.kv import RareKV, kept_in
 from sardonyx.runtime.cli.options import Adapter, Given, HelpAll, refuse_both, taking
 from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.cli.sampling import sampling_options
@@ -40,6 +41,7 @@ def command(
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Same bits however text is fed; slower.")] = False,
     cache_memory: RareCacheMemory = None,
+    kv: RareKV = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print answers and figures as JSON.")] = False,
     adapter: Adapter = None,
     help_all: HelpAll = False,
@@ -78,13 +80,11 @@ def command(
     ask = Ask(n, best_of, self_consistency, extract, as_json)
     ask.check(algorithm)
     name, text = model_and_prompt([word for word in (model, prompt) if word is not None])
-    llm = load(name, threads, exact, memory := Memory(bytes_of(cache_memory)), place).adapted(adapter)
+    memory = Memory(bytes_of(cache_memory))
+    llm = load(kept_in(kv, name), threads, exact, memory, place).adapted(adapter)
     framed = Frame(llm, utf8(system or ""), raw, llm.load_prefix(cache) if cache else "")
-    question = framed.prompt(text)
-    chosen = algorithms.algorithm(
-        algorithm, lambda other: load(other, threads, exact, memory, place), framed.prompt
-    )
-    ask(llm, question, with_given(llm.default_params, sampling), chosen)
+    chosen = algorithms.algorithm(algorithm, lambda m: load(m, threads, exact, memory, place), framed.prompt)
+    ask(llm, framed.prompt(text), with_given(llm.default_params, sampling), chosen)
 
 
 def _check_beginnings(system: str | None, raw: bool, cache: Path | None) -> None:
