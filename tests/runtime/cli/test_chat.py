@@ -107,10 +107,15 @@ def test_without_a_template_there_is_no_chat(call: Call, monkeypatch: pytest.Mon
     assert result.err.startswith("error: parrot has no chat template")
 
 
-def test_lines_that_are_not_text_are_refused(call: Call) -> None:
-    result = call("chat", stdin=b"caf\xe9\n")
-    assert (result.code, result.out) == (2, "")
-    assert "not UTF-8" in result.err
+def test_a_line_that_is_not_text_ends_the_chat_and_is_named(call: Call) -> None:
+    result = call("chat", stdin=b"Hello\nca\xe9\nHello\n")
+    assert (result.code, result.out) == (2, "Hello\n")
+    end = "error: line 2 on stdin is not UTF-8 text (byte 2); no more was read\n"
+    assert result.err.endswith(end)
+
+
+def test_lines_may_end_as_windows_ends_them(call: Call) -> None:
+    assert call("chat", stdin="Hello\r\n").out == call("chat", stdin="Hello\n").out
 
 
 @pytest.fixture

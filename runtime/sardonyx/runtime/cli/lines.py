@@ -25,6 +25,7 @@ class Lines:
         self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._history = history
         self._commands = sorted(commands)
+        self._number = 0
 
     def __iter__(self) -> Iterator[str]:
         with self._editing() if self._terminal else contextlib.nullcontext():
@@ -51,13 +52,16 @@ class Lines:
     def _line(self, prompt: str) -> str:
         if self._terminal:
             return input(prompt)
-        try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError:
-            raise RequestError("what came on stdin is not UTF-8 text") from None
+        line = sys.stdin.buffer.readline()  # decoded one by one: what came before a damaged line is answered
+        self._number += 1
         if not line:
             raise EOFError
-        return line.removesuffix("\n")
+        try:
+            return line.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                f"line {self._number} on stdin is not UTF-8 text (byte {error.start}); no more was read"
+            ) from None
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
