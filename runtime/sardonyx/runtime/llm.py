@@ -89,7 +89,7 @@ class LLM:
         `threads` defaults to the cores that this process may use. `check` compares every file with
         the hash it was written with, while the model loads. `exact` makes numbers independent of how
         the text came to be fed, to the bit: an answer is the same with guesses or without. It costs a
-        tenth of the decoding speed, and half of it for eight answers at once. `memory` limits what is
+        tenth of the decoding speed, and up to a third for eight answers at once. `memory` limits what is
         taken besides the weights: requests that do not fit wait, and late ones give way. `place` says
         on which execution provider. Raises ArtifactError naming the file that is missing, cut or
         altered, RequestError for a provider that is not here.

@@ -68,7 +68,7 @@ class Stream:
 
     def cancel(self) -> None:
         """Stop here. The completion keeps what has come; harmless when the answer is complete. If another
-        thread is taking a step, that is ended first.
+        thread is taking a step, that is ended first, and the answer with it: this does not wait for it.
         """
         if not self._task.done:
             self._driver.cancel(self._task)
