@@ -15,7 +15,7 @@ from sardonyx.runtime.params import SamplingParams
 from sardonyx.runtime.strategies.beam import Beam, BeamSearch, Growth
 from sardonyx.runtime.strategies.diverse_beam import DiverseBeamSearch
 from scripted_llm import scripted_llm
-from toys import GREEDY, Logits, Player, ToyAnswer, decoded, greedily, logprob, request, toy
+from toys import GREEDY, Logits, Player, ToyAnswer, decoded, greedily, logprob, logprobs, request, toy
 
 SEEDS = st.integers(0, 10_000)
 END = frozenset({0})
@@ -113,6 +113,62 @@ def test_scores_are_those_of_a_fresh_look(
         base = len(tokens) if normalization == "hf" else (5 + len(tokens)) / 6
         assert score == pytest.approx(logprob(model, prompt, tokens) / base**penalty, abs=1e-5)
         assert len(tokens) == 7 or tokens[-1] == 0
+
+
+def searched(model: Logits, prompt: list[int], limit: int, options: BeamSearch) -> list[tuple[int, ...]]:
+    """Beam search by its definition, without a cache: every continuation of every text is looked at."""
+    running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    ended: list[tuple[float, tuple[int, ...]]] = []
+    width = options.num_beams
+
+    def score(total: float, length: int) -> float:
+        base = length if options.length_normalization == "hf" else (5 + length) / 6
+        return float(total / base**options.length_penalty)
+
+    while running:
+        longer = [
+            (total + value, (*text, token))
+            for total, text in running
+            for token, value in enumerate(logprobs(model([*prompt, *text])))
+        ]
+        longer = sorted(longer, key=lambda one: -one[0])[: 2 * width]
+        over = [one[1][-1] == 0 or len(one[1]) == limit for one in longer]
+        running = [one for one, is_over in zip(longer, over, strict=True) if not is_over][:width]
+        ended += [
+            (score(total, len(text)), text)
+            for (total, text), is_over in zip(longer[:width], over, strict=False)
+            if is_over
+        ]
+        ended = sorted(ended, key=lambda one: -one[0])[:width]
+        if running and len(ended) == width:
+            total, text = running[0]
+            hopeful = options.early_stopping == "never" and options.length_penalty > 0
+            best = score(total, limit if hopeful else len(text))
+            if options.early_stopping is True or best <= ended[-1][0]:
+                break
+    return [text for _, text in ended]
+
+
+@settings(max_examples=150)
+@given(
+    SEEDS,
+    st.integers(1, 5),
+    st.sampled_from([-1.0, 0.0, 0.7, 1.0, 2.0]),
+    st.sampled_from(["hf", "gnmt"]),
+    st.sampled_from([True, False, "never"]),
+)
+def test_what_is_kept_and_when_it_ends(
+    seed: int, beams: int, penalty: float, normalization: Any, stopping: Any
+) -> None:
+    model, prompt = toy(6, seed), [3, 1]
+    options = BeamSearch(
+        num_beams=beams,
+        length_penalty=penalty,
+        length_normalization=normalization,
+        early_stopping=stopping,
+    )
+    found = best(model, options, ToyAnswer(prompt, 6, END), n=beams)
+    assert [tuple(tokens) for tokens, _ in found] == searched(model, prompt, 6, options)
 
 
 def scripted(lines: dict[str, dict[int, float]], vocab: int = 4) -> Logits:
