@@ -168,6 +168,54 @@ class Graph:
         }
 
 
+def write_merged(graph: Graph, path: Path) -> Path:
+    """Two in one, as optimum once wrote them: the branch for beginnings reads no past, and the other is right
+    for one token alone.
+    """
+    whole = graph._model()
+    beginning, following = (graph._model() for _ in range(2))
+    for node in beginning.graph.node:
+        if node.op_type == "Concat" and node.input[0].startswith("past_"):
+            node.op_type, node.input[:] = "Identity", [node.input[1]]
+            del node.attribute[:]
+    for node in following.graph.node:
+        if list(node.output) == ["allowed"]:
+            node.op_type, node.input[:] = "Identity", ["seen4"]
+    branches = [_branch(model) for model in (following, beginning)]
+    parts = {"then_branch": branches[0], "else_branch": branches[1]}
+    names = [output.name for output in whole.graph.output]
+    asked = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    merged = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Squeeze", [asked.name], ["condition"]),
+            onnx.helper.make_node("If", ["condition"], names, **parts),
+        ],
+        "merged",
+        [*whole.graph.input, asked],
+        whole.graph.output,
+        whole.graph.initializer,
+    )
+    model = onnx.helper.make_model(
+        merged, opset_imports=whole.opset_import, ir_version=10, producer_name="somebody"
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def _branch(model: onnx.ModelProto) -> onnx.GraphProto:
+    """Its nodes alone, under names that are not those outside."""
+    made = {name: f"{name}_inside" for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        node.input[:] = [made.get(name, name) for name in node.input]
+        node.output[:] = [made[name] for name in node.output]
+    outputs = [onnx.ValueInfoProto() for _ in model.graph.output]
+    for output, port in zip(outputs, model.graph.output, strict=True):
+        output.CopyFrom(port)
+        output.name = made[port.name]
+    return onnx.helper.make_graph(model.graph.node, "branch", [], outputs)
+
+
 def _renamed(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """With the names of states that the parser cannot spell, and without what is not used."""
     renames = {f"past_{name}": f"past_key_values.{name.replace('_', '.')}" for name in names}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foreign_graphs import CONTEXT, VOCAB, Graph, reference, write_settings
+from foreign_graphs import CONTEXT, VOCAB, Graph, reference, write_merged, write_settings
 from sardonyx.runtime import LLM, SamplingParams, cache
 from sardonyx.runtime.backends.masked import MaskedProgram
 from sardonyx.runtime.loading import Parts, load_parts
@@ -28,15 +28,19 @@ GRAPHS = {
     "last only in place": Graph(last_only=True, in_place=True),
     "half": Graph(half=True),
     "int32": Graph(integers="int32"),
+    "decoder_model_merged": Graph("counted"),
+    "decoder_with_past_model": Graph(),
 }
+LEGACY = ("decoder_model_merged", "decoder_with_past_model")
 TEXTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21], [30, 31, 32, 33], [40]]
 
 
 class Foreign:
     """A model of such a graph, which counts how often onnxruntime is called."""
 
-    def __init__(self, folder: Path, graph: Graph) -> None:
-        graph.write(write_settings(folder) / "model.onnx")
+    def __init__(self, folder: Path, graph: Graph, kind: str = "") -> None:
+        path = write_settings(folder) / (f"{kind}.onnx" if kind else "model.onnx")
+        (write_merged if "merged" in kind else Graph.write)(graph, path)
         self.folder, self.graph = folder, graph
         self.tolerance = 1e-2 if graph.half else 5e-5
         self.parts: Parts = load_parts(folder, 1)
@@ -58,7 +62,8 @@ class Foreign:
 def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "FIRST_CAPACITY", 16)
-        yield Foreign(tmp_path_factory.mktemp("graph") / "tiny", GRAPHS[request.param])
+        kind = request.param if request.param in LEGACY else ""
+        yield Foreign(tmp_path_factory.mktemp("graph") / "tiny", GRAPHS[request.param], kind)
 
 
 def check(found: Sequence[Any], texts: Sequence[Sequence[int]], wanted: int, foreign: Foreign) -> None:

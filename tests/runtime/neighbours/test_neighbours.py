@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from foreign_graphs import CONTEXT, VOCAB, Graph, reference, write_settings
+from foreign_graphs import CONTEXT, VOCAB, Graph, reference, write_merged, write_settings
 from sardonyx.runtime import LLM, SamplingParams
 from sardonyx.runtime.errors import ArtifactError, SardonyxError, SourceError
 from sardonyx.runtime.neighbours import locate, read
+from sardonyx.runtime.strategies import Feed
 
 GENAI: dict[str, Any] = {
     "model": {
@@ -53,9 +55,52 @@ def genai(folder: Path, settings: dict[str, Any] = GENAI) -> Path:
     return folder
 
 
+def merged(folder: Path) -> Path:
+    """All that optimum once wrote of a model."""
+    for name in ("decoder_model", "decoder_with_past_model"):
+        Graph().write(write_settings(folder) / f"{name}.onnx")
+    write_merged(Graph("counted"), folder / "decoder_model_merged.onnx")
+    return folder
+
+
+def merged_js(folder: Path) -> Path:
+    (write_settings(folder) / "onnx").mkdir()
+    write_merged(Graph("counted"), folder / "onnx" / "decoder_model_merged.onnx")
+    return folder
+
+
+def test_a_graph_for_one_token_behind_a_past_runs_slowly_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = merged(tmp_path / "tiny")
+    (folder / "decoder_model_merged.onnx").unlink()
+    llm = LLM.load(folder, threads=1)
+    assert "prompts go token by token; get the merged graph" in caplog.text
+    ((logits,),) = llm.logits(Feed([[5, 6, 7]], wanted=3))
+    np.testing.assert_allclose(logits, reference([5, 6, 7], Graph()), atol=1e-5)
+
+
+def test_a_graph_without_a_past_is_refused(tmp_path: Path) -> None:
+    """optimum's other half: it takes no past, as nothing does that is asked for beginnings alone."""
+    folder = write_settings(tmp_path / "tiny")
+    model = Graph()._model()
+    kept = [port for port in model.graph.input if not port.name.startswith("past")]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    onnx.save(model, folder / "decoder_model.onnx")
+    with pytest.raises(ArtifactError, match="keeps no keys and values; export it with past"):
+        LLM.load(folder)
+
+
 @pytest.mark.parametrize(
     ("layout", "recipe"),
-    [(optimum, "optimum"), (transformers_js, "transformers.js q4"), (genai, "onnxruntime-genai")],
+    [
+        (merged, "optimum decoder_model_merged"),
+        (merged_js, "transformers.js fp32"),
+        (optimum, "optimum"),
+        (transformers_js, "transformers.js q4"),
+        (genai, "onnxruntime-genai"),
+    ],
 )
 def test_each_layout_runs(layout: Callable[[Path], Path], recipe: str, tmp_path: Path) -> None:
     llm = LLM.load(layout(tmp_path / "tiny"), threads=1)
@@ -131,7 +176,7 @@ def damaged(path: Path, change: Callable[[onnx.ModelProto], object]) -> None:
 
 
 def more_input(model: onnx.ModelProto) -> None:
-    port = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    port = onnx.helper.make_tensor_value_info("head_mask", onnx.TensorProto.BOOL, [1])
     model.graph.input.append(port)
 
 
@@ -155,7 +200,7 @@ def other_type(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (more_input, r"model\.onnx: takes use_cache_branch, which nothing here feeds"),
+        (more_input, r"model\.onnx: takes head_mask, which nothing here feeds"),
         (no_past, r"model\.onnx: keeps no keys and values; export it with past"),
         (no_present, r"model\.onnx: takes past_key_values\.0\.key, but puts out nothing to go there next"),
         (unknown_operator, r"cannot load it: it has no com\.microsoft:Polish for the CPU; take a graph"),

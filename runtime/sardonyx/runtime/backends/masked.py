@@ -17,7 +17,7 @@ from sardonyx.runtime.backends.passes import Pass, Share, passes, rules_of, shar
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, Place
 from sardonyx.runtime.backends.resident import Resident
 from sardonyx.runtime.backends.sessions import device
-from sardonyx.runtime.backends.signature import IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
+from sardonyx.runtime.backends.signature import BRANCH, IDS, KEPT, LOGITS, MASK, POSITIONS, Signature
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.threads import l2_cache_bytes
 
@@ -70,6 +70,7 @@ class MaskedProgram:
             IDS: batch.ids[one.rows, one.first : one.first + one.width],
             MASK: self._cache.seen(past, counts, one.width),
             POSITIONS: np.minimum(past[:, None] + np.arange(one.width), (past + counts - 1)[:, None]),
+            BRANCH: np.full(1, past.max() > 0),
             KEPT: np.full(self._signature.inputs[KEPT].shape if KEPT in self._signature.inputs else (), kept),
         }
         fed = [

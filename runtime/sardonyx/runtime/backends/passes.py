@@ -25,13 +25,14 @@ class Pass:
 
 @dataclass(frozen=True)
 class Rules:
-    """What may share a pass: two rows, and how many tokens of a row. `last_only`: logits come of the last
-    token of a pass alone.
+    """What may share a pass: two rows, and how many tokens of a row, fewer `behind` a past. `last_only`:
+    logits come of the last token of a pass alone.
     """
 
     together: Callable[[Row, Row], bool]
     last_only: bool = False
     widest: int | None = None
+    behind: int | None = None
 
 
 def single(one: Row, other: Row) -> bool:
@@ -103,12 +104,18 @@ def passes(batch: Batch, rules: Rules) -> Iterator[Pass]:
 
 def rules_of(signature: Signature) -> Rules:
     """What a graph of other origin takes at once."""
-    return Rules(_together(signature), signature.last_only)
+    return Rules(_together(signature), signature.last_only, signature.first, signature.behind)
 
 
 def _together(signature: Signature) -> Callable[[Row, Row], bool]:
     if signature.mixing:
         return alone
+    if signature.behind:  # single tokens behind a past, or beginnings: never both in one pass
+        return lambda one, other: (
+            (single(one, other) or fresh(one, other))
+            and bool(one[0]) == bool(other[0])
+            and (signature.ragged or one[0] == other[0])
+        )
     if signature.in_place:  # the kernel takes several tokens behind a past of one row alone
         if signature.last_only:
             return single
@@ -122,8 +129,11 @@ def _cuts(batch: Batch, row: int, width: int, rules: Rules) -> list[int]:
     """The columns at which passes begin and end: where they are as wide as may be, and, where only the last
     token of a pass gets logits, where some are wanted.
     """
-    cuts = {*range(0, width, rules.widest or width), width}
+    past = batch.lengths[row] > batch.counts[row]
+    cuts = {*range(0, width, (past and rules.behind) or rules.widest or width), width}
     if rules.last_only:
         rows, columns = np.divmod(batch.logit_rows, batch.ids.shape[1])
         cuts |= {int(column) + 1 for column in columns[rows == row]}
+    if rules.behind and not past:  # what follows the first piece is behind a past
+        cuts |= set(range(sorted(cuts)[1], width, rules.behind))
     return sorted(cuts)

@@ -15,12 +15,19 @@ from sardonyx.runtime.onnx_outline import Outline, Port
 from sardonyx.runtime.slow_paths import WHOLE
 
 IDS, MASK, POSITIONS, KEPT = "input_ids", "attention_mask", "position_ids", "num_logits_to_keep"
+BRANCH = "use_cache_branch"
+"""Of graphs that are two in one: whether to run the one that reads a past, or the one for beginnings."""
+
+FED = (IDS, MASK, POSITIONS, KEPT, BRANCH)
 LOGITS = "logits"
 INTEGERS = ("int32", "int64")
 
 PAST = re.compile(r"past(?:_key_values)?[._](.+)")
 PRESENT = re.compile(r"present(?:_key_values)?[._](.+)")
 """A state goes in and comes out under the same name behind these."""
+
+WITH_PAST = "decoder_with_past_model"
+"""What optimum once called graphs that were traced for one token behind a past."""
 
 IN_PLACE = "GroupQueryAttention"
 """The operator that writes new keys and values behind the old, where these lie."""
@@ -32,7 +39,8 @@ class Signature:
 
     `states` of one row: `[heads, width]`. `in_place`: past and present share their memory; otherwise the
     graph puts a new state together from the past and the new tokens. `ragged`: rows may have pasts of
-    different lengths. `mixing`: one row's numbers depend on the others in the pass.
+    different lengths. `mixing`: one row's numbers depend on the others in the pass. `behind`: so many tokens
+    are right behind a past, where that is limited; `first`: and so many at the beginning.
     """
 
     inputs: dict[str, Port]
@@ -41,6 +49,8 @@ class Signature:
     in_place: bool
     ragged: bool
     mixing: bool
+    behind: int | None = None
+    first: int | None = None
 
     @property
     def last_only(self) -> bool:
@@ -55,9 +65,7 @@ def read_signature(path: Path, outline: Outline, widths: tuple[int, int] | None 
     ports = {port.name: port for port in outline.inputs}
     outputs = {port.name: port for port in outline.outputs}
     pasts = {name: _state_of(PAST, name) for name in ports}
-    unknown = [
-        name for name, state in pasts.items() if not state and name not in (IDS, MASK, POSITIONS, KEPT)
-    ]
+    unknown = [name for name, state in pasts.items() if not state and name not in FED]
     if unknown:
         raise ArtifactError(
             f"{path}: takes {unknown[0]}, which nothing here feeds; "
@@ -76,18 +84,22 @@ def read_signature(path: Path, outline: Outline, widths: tuple[int, int] | None 
             raise ArtifactError(
                 f"{path}: {name} is {ports[name].dtype}, expected one of {', '.join(INTEGERS)}"
             )
+    if BRANCH in ports and ports[BRANCH].dtype != "bool":
+        raise ArtifactError(f"{path}: {BRANCH} is {ports[BRANCH].dtype}, expected bool")
     logits = outputs.get(LOGITS)
     if logits is None or len(logits.shape) != 3 or logits.dtype not in ("float32", "float16"):
         raise ArtifactError(f"{path}: puts out no {LOGITS} [rows, tokens, vocabulary] as float32 or float16")
     kinds = {node.kind for node in outline.nodes}
     positioned = POSITIONS in ports or "CumSum" in kinds  # the mask is counted up to positions
     return Signature(
-        inputs={name: ports[name] for name in (IDS, MASK, POSITIONS, KEPT) if name in ports},
+        inputs={name: ports[name] for name in FED if name in ports},
         logits=logits,
         states=states,
         in_place=_in_place(path, outline, states, masked=MASK in ports),
         ragged=MASK in ports and positioned,
         mixing=not kinds.isdisjoint(WHOLE),
+        behind=1 if BRANCH in ports or path.name.startswith(WITH_PAST) else None,
+        first=1 if path.name.startswith(WITH_PAST) else None,
     )
 
 

@@ -3,7 +3,7 @@
 It knows Hugging Face's terms, into which each layout translates its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,13 @@ def described(laid: Laid) -> Neighbour:
         _manifest(laid, signature, tokenizer, outline.producer),
         tokenizer,
         signature,
-        (*slow_paths(outline), *shared_scales(outline)),
+        (*slow_paths(outline), *shared_scales(outline), *_one_by_one(signature)),
     )
+
+
+def _one_by_one(signature: Signature) -> Iterator[str]:
+    if signature.first:
+        yield "made for one token behind a past: prompts go token by token; get the merged graph"
 
 
 def _check_files(graph: Path, outline: Outline) -> None:

@@ -7,12 +7,19 @@ from sardonyx.runtime.neighbours.folder import Laid
 
 WHOLE = "model.onnx"
 
+LEGACY = ("decoder_model_merged", "decoder_with_past_model", "decoder_model")
+"""What it once wrote of one model, the best first: the last keeps no past, and the second starts slowly."""
+
 
 def graphs(folder: Path) -> dict[str, Path]:
     """By what their names say behind `model_`: what was optimized or quantized in a second step."""
     if not (folder / "config.json").is_file() or (folder / "genai_config.json").is_file():
         return {}
-    return {_variant(path): path for path in sorted(folder.glob("*.onnx"))}
+    found = {_variant(path): path for path in sorted(folder.glob("*.onnx"))}
+    for whole in LEGACY:
+        if whole in found:
+            return {name: path for name, path in found.items() if name not in LEGACY or name == whole}
+    return found
 
 
 def read(folder: Path, graph: Path) -> Laid:

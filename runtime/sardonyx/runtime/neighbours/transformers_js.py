@@ -11,6 +11,9 @@ from sardonyx.runtime.huggingface.json_file import read_json, read_json_if_any
 from sardonyx.runtime.neighbours.folder import Laid
 
 STEM = "model"
+LEGACY = "decoder_model_merged"
+"""What graphs were called that are two in one: for beginnings, and for what follows."""
+
 SUFFIXES = {
     "fp32": "",
     "q8": "_quantized",
@@ -25,8 +28,13 @@ SUFFIXES = {
 def graphs(folder: Path) -> dict[str, Path]:
     """By dtype, of the decoders of text. Raises ArtifactError for a folder with graphs of other kinds
     alone."""
-    found = {dtype: folder / "onnx" / f"{STEM}{suffix}.onnx" for dtype, suffix in SUFFIXES.items()}
-    present = {dtype: path for dtype, path in found.items() if path.is_file()}
+    stems = (STEM,) if list((folder / "onnx").glob("encoder_model*.onnx")) else (LEGACY, STEM)
+    present = {
+        dtype: path
+        for stem in stems
+        for dtype, suffix in SUFFIXES.items()
+        if (path := folder / "onnx" / f"{stem}{suffix}.onnx").is_file()
+    }
     others = sorted(path.name for path in (folder / "onnx").glob("*.onnx"))
     if others and not present and (folder / "config.json").is_file():
         raise ArtifactError(
@@ -39,6 +47,7 @@ def graphs(folder: Path) -> dict[str, Path]:
 def read(folder: Path, graph: Path) -> Laid:
     """Raises SourceError when the configuration cannot be read."""
     settings = folder / "config.json"
-    dtype = next(dtype for dtype, suffix in SUFFIXES.items() if graph.stem == STEM + suffix)
+    stems = {stem + suffix: dtype for stem in (STEM, LEGACY) for dtype, suffix in SUFFIXES.items()}
+    dtype = stems[graph.stem]
     generation = read_json_if_any(folder / "generation_config.json")
     return Laid("transformers.js", folder, graph, dtype, settings, read_json(settings), generation)
