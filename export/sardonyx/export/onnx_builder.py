@@ -175,8 +175,10 @@ class OnnxBuilder:
         self._postponing = False
 
     def _fill(self, tensor: ir.ExternalTensor, make: Callable[[], Chunks]) -> None:
-        chunks = (_halved(str(tensor.name), chunk) for chunk in make())
-        self._weights.fill(tensor, chunks if tensor.dtype == ir.DataType.FLOAT16 else make())
+        chunks = make()
+        if tensor.dtype == ir.DataType.FLOAT16:
+            chunks = (_halved(str(tensor.name), chunk) for chunk in chunks)
+        self._weights.fill(tensor, chunks)
 
     def write_postponed(self) -> None:
         """Write what was postponed, in the order in which it was stored."""
