@@ -16,6 +16,7 @@ import msgspec
 
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.llm import LLM
+from sardonyx.runtime.text_file import read_text
 
 WIDTH = 256
 """Tokens of a window: enough context to be typical, little enough that its logits are held at once."""
@@ -83,7 +84,7 @@ def texts_of(llm: LLM, paths: Sequence[Path]) -> Texts:
     """A user's own texts. Raises RequestError for what is missing, empty, binary or shorter than a window."""
     kinds = {}
     for path in paths:
-        tokens = _tokens(llm, _read(path))
+        tokens = _tokens(llm, read_text(path))
         kinds[path.name] = _windows(llm, tokens)
         if not kinds[path.name]:
             raise RequestError(
@@ -92,20 +93,6 @@ def texts_of(llm: LLM, paths: Sequence[Path]) -> Texts:
     if len(kinds) < len(paths):
         raise RequestError("two text files have the same name; rename one of them")
     return Texts(kinds, _convention(llm))
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not text in UTF-8 (byte {error.start}); convert it") from None
-    if not text.strip():
-        raise RequestError(f"{path}: empty; give a text to measure on")
-    if "\0" in text:
-        raise RequestError(f"{path}: has null bytes, so it is no text")
-    return text
 
 
 def _convention(llm: LLM) -> str:

@@ -67,8 +67,8 @@ def test_a_file_is_replaced_only_by_force(call: Call, packed: Path) -> None:
         (["run", "model", "Hi", "--cache", "none.kv"], "no such file"),
         (["run", "model", "Hi", "--cache", "TXT"], "not a saved prefix"),
         (["cache", "pack", "none.txt", "-o", "new.kv"], "none.txt: cannot be read"),
-        (["cache", "pack", "KV", "-o", "new.kv"], "not UTF-8 text"),
-        (["cache", "pack", "-", "-o", "new.kv"], "there is nothing in it"),
+        (["cache", "pack", "KV", "-o", "new.kv"], "not text in UTF-8"),
+        (["cache", "pack", "-", "-o", "new.kv"], "there is nothing on stdin"),
         (["cache", "pack", "TXT", "-o", "nowhere/new.kv"], "cannot be written"),
     ],
 )

@@ -69,13 +69,10 @@ def instructions(llm: "LLM", file: Path) -> str:
 
 def _read(name: str) -> str:
     from sardonyx.runtime.cli.run import standard_input
+    from sardonyx.runtime.text_file import read_text
 
-    try:
-        words = standard_input() if name == "-" else Path(name).read_text("utf-8")
-    except OSError as error:
-        raise RequestError(f"{name}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{name}: not UTF-8 text (byte {error.start})") from None
-    if not words.strip():
-        raise RequestError(f"{name}: there is nothing in it")
+    if name != "-":
+        return read_text(Path(name))
+    if not (words := standard_input()).strip():
+        raise RequestError("there is nothing on stdin; give it a text")
     return words
