@@ -1,25 +1,30 @@
 """Bits by measurement: what a trial sees is what the whole network shows, and budgets are met or refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from random_models import random_checkpoint
-from sardonyx.export import calibration
+from sardonyx.export import calibration, within_budget
 from sardonyx.export.api import Options, export
-from sardonyx.export.budget import EIGHT, FOUR, Budget, Search, measured
+from sardonyx.export.budget import EIGHT, FOUR, Assignment, Assignments, Budget, Trial, measured
 from sardonyx.export.build import unheard
 from sardonyx.export.calibration import Calibration
 from sardonyx.export.certificate import stored_certificate
+from sardonyx.export.divergence import Divergence
 from sardonyx.export.numpy_graph import NumpyGraph
 from sardonyx.export.quantizers.nbits import NBits
+from sardonyx.export.rounded_before import RoundedBefore
 from sardonyx.export.sensitivity import Sensitivity, Trials, divergence
 from sardonyx.models import architectures, describe
 from sardonyx.models.graph import Weight
-from sardonyx.runtime.cli.bits import bits_rows
+from sardonyx.runtime.cli.bits import bits_rows, searched_rows
 from sardonyx.runtime.errors import RequestError, VerificationFailed
+from sardonyx.runtime.manifest import Calibrated
 
 ARCHITECTURES = architectures()
 EXAMPLE = ARCHITECTURES["llama"].EXAMPLE
@@ -59,41 +64,113 @@ def test_a_trial_is_the_network_with_one_weight_quantized(name: str) -> None:
 
 def test_sensitivities_name_every_weight_and_eight_bits_harm_less() -> None:
     checkpoint = random_checkpoint(EXAMPLE)
-    found = measured(checkpoint, None, unheard)
+    with RoundedBefore() as rounded:
+        found = measured(checkpoint, None, rounded, unheard).sensitivities
     matrices = {name for name, array in checkpoint.arrays.items() if array.ndim == 2}
     assert {s.weight.name for s in found} == matrices
     for sensitivity in found:
         assert 0 < sensitivity.kl[EIGHT] < 0.1 * sensitivity.kl[FOUR]
-    assert found == measured(checkpoint, None, unheard)
+    with RoundedBefore() as rounded:
+        assert found == measured(checkpoint, None, rounded, unheard).sensitivities
 
 
-def made_up(*kls: float) -> list[Sensitivity]:
-    return [
-        Sensitivity(Weight(f"w{index}", (64, 64)), {FOUR: kl, EIGHT: kl / 300})
-        for index, kl in enumerate(kls)
-    ]
-
-
-def eight_bits(search: Search) -> list[str]:
-    recipe = next(search.recipes())
-    return [name for name, quantizer in recipe.rules if quantizer == EIGHT and name != "*"]
+def made_up(*kls: float) -> Assignments:
+    found = [Sensitivity(Weight(f"w{i}", (64, 64)), {FOUR: kl, EIGHT: kl / 300}) for i, kl in enumerate(kls)]
+    with RoundedBefore() as rounded:
+        return Assignments(Trial(found, Calibrated(1, ""), rounded))
 
 
 @pytest.mark.parametrize(
-    ("max_kl", "expected"),
-    [(1.0, []), (0.35, ["w1"]), (0.2, ["w1", "w2"]), (0.02, ["w1", "w2", "w0"]), (1e-9, ["w1", "w2", "w0"])],
+    ("kl", "expected"),
+    [
+        (1.0, set()),
+        (0.35, {"w1"}),
+        (0.2, {"w1", "w2"}),
+        (0.02, {"w0", "w1", "w2"}),
+        (1e-9, {"w0", "w1", "w2"}),
+    ],
 )
 def test_the_worst_go_to_eight_bits_until_the_rest_is_within_the_budget(
-    max_kl: float, expected: list[str]
+    kl: float, expected: set[str]
 ) -> None:
-    found = eight_bits(Search(Budget(max_kl=max_kl), made_up(0.1, 0.3, 0.2)))
-    assert sorted(found) == sorted(expected)
+    chosen = made_up(0.1, 0.3, 0.2).reaching(kl)
+    assert chosen.raised == expected
+    assert chosen.kl == pytest.approx(
+        sum(kl / 300 if f"w{i}" in expected else kl for i, kl in enumerate((0.1, 0.3, 0.2)))
+    )
 
 
-def test_bytes_buy_the_most_worthwhile_first() -> None:
+def test_bytes_buy_the_most_worthwhile() -> None:
     four, eight = FOUR.stored_bytes(64, 64), EIGHT.stored_bytes(64, 64)
-    budget = Budget(max_bytes=2 * four + eight)
-    assert eight_bits(Search(budget, made_up(0.1, 0.3, 0.2))) == ["w1"]
+    chosen = made_up(0.1, 0.3, 0.2).within(2 * four + eight)
+    assert chosen.raised == {"w1"}
+    assert chosen.bytes == 2 * four + eight
+    assert made_up(0.1, 0.3, 0.2).within(1).raised == set()
+
+
+class Told(within_budget.Judge):
+    """Says what it was told to, for the number of weights in 8 bits that an artifact has."""
+
+    def __init__(self, kl: Callable[[int], float]) -> None:
+        self._kl = kl
+
+    def parts(self, folder: Path) -> dict[str, Divergence]:
+        raised = int((folder / "raised").read_text())
+        kl = np.array([self._kl(raised)])
+        return {"prose": Divergence(kl, kl > 0, kl > 0, kl, kl)}
+
+
+class Written(within_budget.Search):
+    """Writes how many weights have 8 bits, and nothing else."""
+
+    def _build(self, chosen: Assignment) -> int:
+        self._made.mkdir(exist_ok=True)
+        (self._made / "raised").write_text(str(len(chosen.raised)))
+        return chosen.bytes + 100
+
+
+def search(place: Path) -> Written:
+    """40 weights of equal size, of which 4 bits cost 0.01 each."""
+    return Written(place, random_checkpoint(EXAMPLE), made_up(*[0.01] * 40), None, unheard)
+
+
+@pytest.mark.parametrize("worse", [0.5, 0.9, 1.0, 1.1, 2.0, 3.0])
+def test_the_cheapest_that_meets_a_budget_is_found_however_wrong_predictions_are(
+    worse: float, tmp_path: Path
+) -> None:
+    def kl(raised: int) -> float:
+        return worse * (40 - raised) * 0.01
+
+    work = search(tmp_path)
+    work.down_to(0.2, Told(kl))
+    least = next(raised for raised in range(41) if kl(raised) <= 0.2)
+    assert work.kept is not None
+    assert work.kept.raised in (least, least + 1)
+    assert len(work.tried) <= 4
+    assert int((work.best / "raised").read_text()) == work.kept.raised
+
+
+def test_a_search_ends_when_nothing_is_predicted_right(tmp_path: Path) -> None:
+    work = search(tmp_path)
+    work.down_to(0.2, Told(lambda raised: 0.1 if raised >= 33 else 5.0))
+    assert work.kept is not None
+    assert work.kept.raised >= 33
+    assert len(work.tried) <= within_budget.MEASUREMENTS
+
+
+def test_out_of_reach_is_known_after_one_measurement(tmp_path: Path) -> None:
+    work = search(tmp_path)
+    work.down_to(1e-6, Told(lambda raised: 0.3))
+    assert [tried.raised for tried in work.tried] == [40]
+
+
+def test_bytes_are_used_up(tmp_path: Path) -> None:
+    four, eight = FOUR.stored_bytes(64, 64), EIGHT.stored_bytes(64, 64)
+    work = search(tmp_path)
+    work.up_to(30 * four + 10 * eight + 100 + within_budget.CERTIFICATE)
+    assert work.kept is not None
+    assert work.kept.raised == 10
+    assert [tried.kl for tried in work.tried] == [None] * len(work.tried)
 
 
 def test_stored_bytes_are_those_in_the_file(tmp_path: Path) -> None:
@@ -117,9 +194,14 @@ def test_a_budget_of_divergence_is_met_with_fewer_bytes_than_all_in_eight(tmp_pa
     assert certificate.overall.kl_mean <= 0.004
     assert set(manifest.weights.values()) == {"int4/32", "int8/32"}
     assert manifest.recipe == "budget"
+    assert manifest.calibration is not None
+    assert manifest.searched
+    assert manifest.searched[-1].kl == pytest.approx(certificate.overall.kl_mean, rel=1e-9)
     rows = bits_rows(manifest.weights, manifest.sensitivity)
     assert rows[0] == ("WEIGHTS", "STORED AS", "KL IF IN 4 BITS")
     assert any("int4/32" in row[1] for row in rows)
+    rows = searched_rows(msgspec.to_builtins(manifest.searched))
+    assert rows[-1][3] == f"{certificate.overall.kl_mean:.4f}"
 
 
 def test_a_budget_of_bytes_is_met(tmp_path: Path) -> None:
@@ -129,14 +211,16 @@ def test_a_budget_of_bytes_is_met(tmp_path: Path) -> None:
     for recipe in ("int4-small", "q8"):
         export(checkpoint, tmp_path / recipe, recipe=recipe, options=small)
         bounds.append(sum(path.stat().st_size for path in (tmp_path / recipe).iterdir()))
-    limit = sum(bounds) // 2
+    limit = sum(bounds) // 2 + within_budget.CERTIFICATE
     manifest = export(checkpoint, tmp_path / "out", options=Options(budget=Budget(max_bytes=limit)))
-    assert sum(file.bytes for name, file in manifest.files.items() if name != "certificate.json") <= limit
+    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert limit - 2 * within_budget.CERTIFICATE < written <= limit
     assert set(manifest.weights.values()) == {"int4/32", "int8/32"}
 
 
 def test_a_divergence_out_of_reach_says_the_best_there_is(tmp_path: Path) -> None:
-    with pytest.raises(VerificationFailed, match=r"best found: mean KL .* weights in 8 bits") as caught:
+    said = r"best found: \d+ of \d+ weights in 8 bits: .*, measured "
+    with pytest.raises(VerificationFailed, match=said) as caught:
         export(random_checkpoint(EXAMPLE), tmp_path / "out", options=Options(budget=Budget(max_kl=1e-7)))
     assert caught.value.table[1][0] == "mean KL"
     assert list(tmp_path.iterdir()) == []

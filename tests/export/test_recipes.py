@@ -5,6 +5,7 @@ import pytest
 from sardonyx.export.cost_graph import cost
 from sardonyx.export.recipes import RECIPES
 from sardonyx.models import architectures, describe
+from sardonyx.runtime.errors import RequestError
 
 UNIVERSAL = [recipe for recipe in RECIPES.values() if recipe.rules]
 
@@ -42,3 +43,20 @@ def test_what_a_tensor_gets(recipe: str, weight: str, quantizer: str) -> None:
 def test_only_four_bits_are_calibrated() -> None:
     calibrated = {name for name, recipe in RECIPES.items() if recipe.calibrated}
     assert calibrated == {"int4", "int4-small"}
+
+
+def test_blocks_of_another_size() -> None:
+    large = RECIPES["int4"].in_blocks(128)
+    assert str(large.quantizer("model.layers.0.mlp.up_proj.weight")) == "int4/128"
+    assert str(large.quantizer("model.embed_tokens.weight")) == "int8/128"
+    assert str(large.quantizer("model.layers.0.mlp.gate.weight")) == "float32"
+    assert large.limits == RECIPES["int4"].limits
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "said"),
+    [("int4", 48, "blocks of 48 are not known; known: 16, 32"), ("fp32", 64, "recipe fp32 has no blocks")],
+)
+def test_blocks_that_there_are_not(recipe: str, size: int, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        RECIPES[recipe].in_blocks(size)

@@ -48,6 +48,7 @@ class Options:
     "int8" takes a quarter of the memory. A `budget` takes the place of the recipe: bits are chosen for each
     weight by what it was measured to need. `target` is what it is to run on, by name: that decides operators
     and the type that is computed with. `name` is what to call the model (default: what the source says).
+    `block` weights share a scale where a recipe has blocks, instead of 32.
     """
 
     context: int | None = None
@@ -65,6 +66,7 @@ class Options:
     budget: Budget | None = None
     target: str = CPU.name
     name: str | None = None
+    block: int | None = None
 
 
 DEFAULTS = Options()
@@ -98,6 +100,8 @@ def export(
     with writing(out, force=options.force) as folder:
         try:
             chosen = replace(RECIPES[recipe], calibrate=options.calibrate)
+            if options.block is not None:
+                chosen = chosen.in_blocks(options.block)
             if options.via is not None:
                 return _brought_home(folder, source, chosen, options, progress)
             checkpoint = open_checkpoint(source, options.name) if isinstance(source, Path) else source
@@ -145,15 +149,22 @@ def _check_budget(options: Options) -> None:
     """Raises RequestError for what a search of bits does not know."""
     if not options.verify:
         raise RequestError("a budget is met by measuring: give it without --no-verify")
-    for asked, what in (
+    _refuse(
+        "bits are not searched for {}; export by a recipe",
         (options.hidden_states, "hidden states"),
         (bool(options.adapters), "adapters to switch"),
         (options.kv != "float32", f"a cache of {options.kv}"),
         (options.via is not None, f"a graph made via {options.via}"),
         (not options.calibrate, "uncalibrated weights"),
-    ):
-        if asked:
-            raise RequestError(f"bits are not searched for {what}; export by a recipe")
+        (options.block is not None, f"blocks of {options.block}"),
+    )
+
+
+def _refuse(message: str, *asked: tuple[bool, str]) -> None:
+    """Raises RequestError with the first that was asked for in the message's braces."""
+    for given, what in asked:
+        if given:
+            raise RequestError(message.format(what))
 
 
 def _check_target(options: Options) -> None:
@@ -161,16 +172,15 @@ def _check_target(options: Options) -> None:
     target = target_named(options.target)
     if target is CPU:
         return
-    for asked, what in (
+    _refuse(
+        f"target {target.name} cannot have {{}}; export it without --target",
         (options.hidden_states and target.ports.masked, "hidden states"),
         (bool(options.adapters) and target.ports.masked, "adapters to switch"),
         (options.kv != "float32", f"a cache of {options.kv}"),
         (options.via is not None, f"a graph made via {options.via}, which runs anywhere"),
         (options.layout is not None, f"the layout {options.layout}"),
         (options.budget is not None, "a search of bits"),
-    ):
-        if asked:
-            raise RequestError(f"target {target.name} cannot have {what}; export it without --target")
+    )
 
 
 def _laid_out(
@@ -178,13 +188,12 @@ def _laid_out(
 ) -> Manifest:
     """Prove an artifact, and write it as another program wants it; the manifest is the artifact's."""
     assert options.layout is not None
-    for asked, what in (
+    _refuse(
+        f"layout {options.layout} has no place for {{}}; export it without",
         (options.hidden_states, "hidden states"),
         (bool(options.adapters), "adapters to switch"),
         (options.kv != "float32", f"a cache of {options.kv}"),
-    ):
-        if asked:
-            raise RequestError(f"layout {options.layout} has no place for {what}; export it without")
+    )
     with TemporaryDirectory(prefix="artifact-", dir=folder) as artifact:
         manifest = _proven(Path(artifact), checkpoint, recipe, options, progress)
         written = folder / "written"
@@ -202,14 +211,13 @@ def _brought_home(
     """As `_proven`, of a graph that another program traces; the reference is that graph as it was traced."""
     if options.via != VIA or not isinstance(source, Path):
         raise RequestError(f"via {options.via!r} is not known; known: {VIA}, of a Hugging Face folder")
-    for asked, what in (
+    _refuse(
+        f"a graph made via {VIA} {{}}; export it without",
         (options.hidden_states, "puts out no hidden states"),
         (options.adapter is not None or bool(options.adapters), "takes no adapter"),
         (options.kv != "float32", "keeps its cache in float32"),
         (options.layout is not None, "has the layout that it has"),
-    ):
-        if asked:
-            raise RequestError(f"a graph made via {VIA} {what}; export it without")
+    )
     name = options.name or source.resolve().name
     title = f"{name} as {recipe.name}"
     with TemporaryDirectory(prefix="traced-", dir=folder) as traced:

@@ -9,9 +9,10 @@ from sardonyx.export.checkpoint import Checkpoint
 from sardonyx.export.quantizers import Quantizer
 from sardonyx.export.quantizers.gguf_blocks import as_stored
 from sardonyx.export.quantizers.half import Half
-from sardonyx.export.quantizers.nbits import NBits
+from sardonyx.export.quantizers.nbits import BLOCKS, NBits
 from sardonyx.export.quantizers.none import Float
 from sardonyx.export.quantizers.w8a8 import W8A8
+from sardonyx.runtime.errors import RequestError
 
 TABLES = ("*embed_tokens.weight", "lm_head.weight")
 
@@ -35,6 +36,26 @@ class Recipe:
     def fitted(self, checkpoint: Checkpoint) -> "Recipe":
         """The recipe with its rules for this checkpoint. Raises SourceError when it is not for such."""
         return self if self.fit is None else replace(self, rules=self.fit(checkpoint), fit=None)
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether what has no rule of its own is stored in blocks."""
+        return any(pattern == "*" and isinstance(quantizer, NBits) for pattern, quantizer in self.rules)
+
+    def in_blocks(self, size: int) -> "Recipe":
+        """The recipe with as many weights to a scale wherever scales are by blocks. Raises RequestError for a
+        recipe without such, and for a size that no kernel takes.
+        """
+        if size not in BLOCKS:
+            known = ", ".join(map(str, BLOCKS))
+            raise RequestError(f"blocks of {size} are not known; known: {known}")
+        if not any(isinstance(quantizer, NBits) for _, quantizer in self.rules):
+            raise RequestError(f"recipe {self.name} has no blocks whose size could be chosen")
+        rules = (
+            (pattern, replace(quantizer, block=size) if isinstance(quantizer, NBits) else quantizer)
+            for pattern, quantizer in self.rules
+        )
+        return replace(self, rules=tuple(rules))
 
     @property
     def calibrated(self) -> bool:

@@ -4,7 +4,8 @@ The reference is this project's own float32 artifact of the same source, run by 
 what to measure and in which order; how is left to the modules that measure.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,18 @@ class Scope:
 
 
 def certify(
-    folder: Path, reference: Path | None, limits: Limits, scope: Scope, progress: Progress = unheard
+    folder: Path,
+    reference: Path | None,
+    limits: Limits,
+    scope: Scope,
+    progress: Progress = unheard,
+    parts: Mapping[str, Divergence] | None = None,
 ) -> Certificate:
     """Measure an artifact against a reference artifact; None: it is its own, as float32 is.
 
-    Holds both models and one window of logits of each. Raises RequestError when their tokens differ or a text
-    is unfit, VerificationFailed when logits are not numbers.
+    `parts` are its divergences, if they were measured already. Holds both models and one window of logits of
+    each. Raises RequestError when their tokens differ or a text is unfit, VerificationFailed when logits are
+    not numbers.
     """
     llm = LLM.load(folder, place=scope.place)
     manifest, neighbour = llm.manifest, read(folder)
@@ -75,7 +82,7 @@ def certify(
         reference = folder  # of a provider, the CPU is the reference
     other = llm if reference is None else LLM.load(reference, place=MAPPED)
     texts = scope.texts(llm)
-    parts = diverge(other, llm, texts, progress)
+    parts = parts or diverge(other, llm, texts, progress)
     greedy = [] if reference is None else list(_greedy(other, llm, progress))
     certificate = Certificate(
         format=CERTIFICATE_FORMAT,
@@ -115,9 +122,14 @@ def feeding(llm: LLM, limits: Limits, progress: Progress = unheard) -> list[Inva
 
 
 def diverge(
-    reference: LLM, candidate: LLM, texts: Texts, progress: Progress = unheard
+    reference: LLM,
+    candidate: LLM,
+    texts: Texts,
+    progress: Progress = unheard,
+    kept: Path | None = None,
 ) -> dict[str, Divergence]:
-    """Run both over the texts, by kind of text. They may be the same.
+    """Run both over the texts, by kind of text. They may be the same. The reference's logits stay in the
+    folder `kept`, if there is one, for the next candidate.
 
     Raises RequestError when their tokens differ, VerificationFailed when logits are not numbers.
     """
@@ -126,7 +138,7 @@ def diverge(
     what = f"measuring {candidate.manifest.name} as {candidate.manifest.recipe}"
     for done, (kind, window) in enumerate((k, w) for k, windows in texts.windows.items() for w in windows):
         progress(done, texts.count, what)
-        expected = _logits(reference, window)
+        expected = _logits(reference, window) if kept is None else _kept_logits(reference, window, kept)
         found = expected if candidate is reference else _logits(candidate, window)
         parts.setdefault(kind, []).append(compare(expected, found, window))
     progress(texts.count, texts.count, what)
@@ -183,12 +195,29 @@ def _logits(llm: LLM, window: Window) -> Float32:
     return logits
 
 
+def _kept_logits(reference: LLM, window: Window, folder: Path) -> Float32:
+    """From the folder, or from now on."""
+    digest = hashlib.sha256(np.array(window, "<u4").tobytes()).hexdigest()
+    path = folder / f"{digest}.npy"
+    if not path.exists():
+        np.save(path, _logits(reference, window))
+    logits: Float32 = np.load(path)
+    return logits
+
+
 def _greedy(reference: LLM, candidate: LLM, progress: Progress) -> Iterator[GreedyRun]:
-    """Decode the fixed prompts with both."""
+    """Decode the fixed prompts with both, all at once: an answer is the same to the bit alone."""
     params = SamplingParams(max_tokens=GREEDY_TOKENS, ignore_eos=True)
-    for done, prompt in enumerate(GREEDY_PROMPTS, start=1):
-        ids = candidate.encode(prompt)[: candidate.manifest.context_length // 2]
-        expected, found = (llm.generate(ids, params).tokens for llm in (reference, candidate))
+    most = candidate.manifest.context_length // 2
+    prompts = [candidate.encode(prompt)[:most] for prompt in GREEDY_PROMPTS]
+    answers = []
+    for done, llm in enumerate((reference, candidate)):
+        progress(done, 2, "decoding beside the reference")
+        streams = [llm.stream(ids, params) for ids in prompts]
+        for stream in streams:
+            stream.wait()
+        answers.append([stream.completion.tokens for stream in streams])
+    for prompt, expected, found in zip(GREEDY_PROMPTS, *answers, strict=True):
         differing = (at for at, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b)
         yield GreedyRun(prompt, len(expected), next(differing, None))
-        progress(done, len(GREEDY_PROMPTS), "decoding beside the reference")
+    progress(2, 2, "decoding beside the reference")

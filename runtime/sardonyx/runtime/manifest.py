@@ -93,6 +93,18 @@ class Switched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Tried(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """So many weights of those that were free in 8 bits and the others in 4: bytes of all files, mean KL in
+    nats per token as it was predicted and, if it was, measured.
+    """
+
+    raised: int
+    weights: int
+    bytes: int
+    predicted: float
+    kl: float | None
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an artifact is. `generation` keeps the model's own sampling defaults, in Hugging Face's terms."""
 
@@ -119,6 +131,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sensitivity: dict[str, float] = {}
     """By name, the divergence (nats per token) that each weight in 4 bits would cause, where that decided."""
+
+    searched: list[Tried] | msgspec.UnsetType = msgspec.UNSET
+    """What a search of bits tried, in order; the last within its budget is what is here. Unset: none was."""
 
     hidden_size: int = 0
     """Width of the graph's output `hidden`, what the head reads of a position. 0: it has no such output."""

@@ -8,7 +8,7 @@ import pytest
 from command_line import Call
 from random_models import random_checkpoint, save_folder
 from sardonyx.models import architectures
-from sardonyx.runtime.cli.tuning import Timing, Work, recommended
+from sardonyx.runtime.cli.tuning import Candidate, Timing, Work, recommended
 
 EXAMPLE = architectures()["llama"].EXAMPLE
 WORK = Work(100, 50)
@@ -16,7 +16,7 @@ LIMITS = {"fine": 0.01, "coarse": 0.2}
 
 
 def timing(recipe: str, threads: int, prefill: list[float], decode: list[float]) -> Timing:
-    return Timing(recipe, threads, 1000, prefill, decode)
+    return Timing(Candidate(recipe), threads, 1000, prefill, decode)
 
 
 def test_the_fastest_request_is_recommended() -> None:
@@ -30,6 +30,11 @@ def test_of_equally_fast_ones_the_better_is_recommended() -> None:
     assert recommended([coarse, fine], WORK, LIMITS) is fine
     few = timing("fine", 1, [98.0], [50.0])
     assert recommended([coarse, fine, few], WORK, LIMITS) is few
+
+
+def test_of_equally_good_and_fast_ones_the_smaller_blocks_are_recommended() -> None:
+    large, small = (Timing(Candidate("fine", n), 2, 1000, [100.0], [50.0]) for n in (128, 32))
+    assert recommended([large, small], WORK, LIMITS) is small
 
 
 def test_medians_forget_a_slow_minute() -> None:
@@ -47,9 +52,13 @@ def test_all_candidates_are_timed(call: Call, model: Path) -> None:
     )
     assert result.code == 0, result.err
     rows = result.out.splitlines()
-    assert rows[0].split()[:3] == ["RECIPE", "THREADS", "SIZE"]
-    assert sorted(row.split()[0] for row in rows[1:5]) == ["int4", "int4-small", "int8", "q8"]
-    assert re.fullmatch(r"recommended: --recipe (q8|int8|int4|int4-small), with --threads 1", rows[5])
+    assert rows[0].split()[:4] == ["RECIPE", "BLOCK", "THREADS", "SIZE"]
+    assert sorted(tuple(row.split()[:2]) for row in rows[1:8]) == [
+        *(("int4", "128"), ("int4", "32"), ("int4-small", "128"), ("int4-small", "32")),
+        *(("int8", "-"), ("q8", "128"), ("q8", "32")),
+    ]
+    recommended = r"recommended: --recipe (q8|int8|int4|int4-small)( --block 128)?, with --threads 1"
+    assert re.fullmatch(recommended, rows[8])
     assert "medians of 1 rounds; the request: 20 tokens, 4 new ones" in result.err
 
 

@@ -7,8 +7,9 @@ The file keeps a byte for each scale: which share it is of its row's size, a flo
 else make scales of these. onnxruntime folds them while it loads, so that no step pays for them.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -17,11 +18,15 @@ from sardonyx.export.checkpoint import Float32
 from sardonyx.export.onnx_builder import MICROSOFT, OnnxBuilder
 from sardonyx.export.parallel import in_parallel
 from sardonyx.export.plain_rows import plain_rows
+from sardonyx.export.rounded_before import RoundedBefore
 from sardonyx.export.rounding import COVERING, SEARCHED, SHARES, Blocks, UInt8, nearest, rounded
-from sardonyx.export.rounding_cost import Cost, costs
+from sardonyx.export.rounding_cost import costs
 from sardonyx.export.weights import Matrix, Moment
 
 ACCURACY_LEVEL = 4
+
+BLOCKS = (16, 32, 64, 128, 256)
+"""Weights to a scale that the kernel takes."""
 
 PIECE = 1 << 20
 """Elements that are rounded at a time: enough rows that numpy is busy, few enough for a cache."""
@@ -40,12 +45,13 @@ class NBits:
     block: int = 32
     to_nearest: bool = False
     """At 4 bits, too: what most exporters do, to compare with."""
+    before: RoundedBefore | None = field(default=None, compare=False, repr=False)
+    """Where 4-bit roundings are looked up first."""
 
     def __post_init__(self) -> None:
-        if self.bits not in (4, 8) or self.block not in (16, 32, 64, 128, 256):
-            raise ValueError(
-                f"bits={self.bits}, block={self.block}: bits are 4 or 8, blocks 16, 32, 64, 128 or 256"
-            )
+        if self.bits not in (4, 8) or self.block not in BLOCKS:
+            known = ", ".join(map(str, BLOCKS))
+            raise ValueError(f"bits={self.bits}, block={self.block}: bits are 4 or 8, blocks {known}")
 
     def __str__(self) -> str:
         return f"int{self.bits}/{self.block}{' nearest' if self.to_nearest else ''}"
@@ -104,7 +110,7 @@ class NBits:
         return self.bits == 4 and not self.to_nearest
 
     def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
-        values = self._quantized(rows, self._priced(moment)).values()
+        values = self._rounder(moment)(rows).values()
         return values.reshape(len(rows), -1)[:, : rows.shape[1]]
 
     def rounding(self, x: Float32) -> Float32:
@@ -120,15 +126,23 @@ class NBits:
     def _blob(self) -> int:
         return self.block * self.bits // 8
 
-    def _quantized(self, rows: Float32, priced: Sequence[Cost]) -> Blocks:
-        missing = -rows.shape[1] % self.block
-        padded = np.pad(rows, ((0, 0), (0, missing))) if missing else rows
-        if self.bits == 8:
-            return nearest(padded, self.block)
-        return rounded(padded, self.bits, self.block, priced, COVERING if self.to_nearest else SEARCHED)
+    def _rounder(self, moment: Moment | None) -> Callable[[Float32], Blocks]:
+        """What rounds rows `[some, inputs]` of a matrix that multiplies what has this moment."""
+        priced = cache(lambda: costs(moment or (), self.block) if self.calibrated else ())
+        if self.before is None:  # else perhaps nobody asks
+            priced()
 
-    def _priced(self, moment: Moment | None) -> Sequence[Cost]:
-        return costs(moment or (), self.block) if self.calibrated else ()
+        def quantized(rows: Float32) -> Blocks:
+            missing = -rows.shape[1] % self.block
+            padded = np.pad(rows, ((0, 0), (0, missing))) if missing else rows
+            if self.bits == 8:
+                return nearest(padded, self.block)
+            return rounded(padded, self.bits, self.block, priced(), COVERING if self.to_nearest else SEARCHED)
+
+        before = self.before
+        if before is None or not self.calibrated:
+            return quantized
+        return lambda rows: before.blocks(rows, lambda: quantized(rows))
 
     def store(self, g: OnnxBuilder, weight: Matrix) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes `[outputs, blocks, bytes]`, scales `[outputs, blocks]`, and at 4 bits zero points, two to a
@@ -139,9 +153,8 @@ class NBits:
         written: list[Blocks] = []  # without their codes, which come and go
 
         def codes() -> Iterator[UInt8]:
-            priced = self._priced(weight.moment if self.calibrated else None)
-            pieces = weight.chunks(elements=PIECE)
-            for piece in in_parallel(lambda rows: self._quantized(rows, priced), pieces):
+            rounder = self._rounder(weight.moment if self.calibrated else None)
+            for piece in in_parallel(rounder, weight.chunks(elements=PIECE)):
                 yield piece.codes if self.bits == 8 else _nibbles(piece.codes)
                 written.append(piece.without_codes())
 

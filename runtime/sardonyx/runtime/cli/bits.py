@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def bits_rows(weights: Mapping[str, str], sensitivity: Mapping[str, float]) -> list[tuple[str, ...]]:
@@ -19,6 +20,21 @@ def bits_rows(weights: Mapping[str, str], sensitivity: Mapping[str, float]) -> l
         stored = ", ".join(f"{count} x {quantizer}" for quantizer, count in quantizers.items())
         rows.append((kind, stored, *([f"{harm[kind]:.4f}"] if sensitivity else [])))
     return rows
+
+
+def searched_rows(searched: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for each choice that a search of bits tried: how much is in 8 bits, what it takes and does."""
+    heading = ("TRIED", "BYTES", "KL PREDICTED", "KL MEASURED")
+    rows = (
+        (
+            f"{tried['raised']} of {tried['weights']} weights in 8 bits",
+            f"{tried['bytes']:,}",
+            f"{tried['predicted']:.4f}",
+            "-" if tried["kl"] is None else f"{tried['kl']:.4f}",
+        )
+        for tried in searched
+    )
+    return [heading, *rows]
 
 
 def _kind(name: str) -> str:

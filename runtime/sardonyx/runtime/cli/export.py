@@ -51,6 +51,9 @@ Target = Annotated[
 ]
 KV = Annotated[str, typer.Option(metavar="TYPE", help="The cache: float32, or int8 in a quarter of it.")]
 
+Block = Annotated[
+    int | None, typer.Option(metavar="N", help="Weights to a scale, where there are blocks [32].")
+]
 MaxKL = Annotated[
     float | None, typer.Option("--max-kl", metavar="X", help="Search the fewest bits within this divergence.")
 ]
@@ -78,6 +81,7 @@ def command(
     target: Target = "cpu",
     max_kl: MaxKL = None,
     max_bytes: MaxBytes = None,
+    block: Block = None,
 ) -> None:
     """Turn a trained model into a quantized ONNX artifact.
 
@@ -85,13 +89,11 @@ def command(
     of its recipe ends with exit code 1. Measuring takes 4 bytes of disk for each
     parameter while it lasts.
     """
-    from sardonyx.runtime.cli.bits import bits_rows
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.quality import quality_line
-    from sardonyx.runtime.cli.terminal import say, size_text, table_text
+    from sardonyx.runtime.cli.terminal import say, size_text
     from sardonyx.runtime.errors import RequestError
     from sardonyx.runtime.library import stored_bytes
-    from sardonyx.runtime.manifest import read_manifest
 
     with extra("export"):
         from sardonyx.export.api import Options
@@ -108,17 +110,31 @@ def command(
     if budget and recipe != DEFAULT_RECIPE:
         raise RequestError("--recipe and a budget exclude each other: a budget makes a recipe of its own")
     name = label(NAME if budget else recipe, kv) + f"-{target}" * (target != "cpu")
+    if block is not None:
+        name += f"-block-{block}"
     folder = out or library.artifact_folder(model, name)
     options = Options(
         *(context, force, verify, thorough, keep_failed, hidden_states, adapter, adapters or ()),
-        *(via, calibrate, layout, kv, budget, target, None if path == Path(source) else source),
+        *(via, calibrate, layout, kv, budget, target, None if path == Path(source) else source, block),
     )
     export_checkpoint(path, folder, recipe, options)
     say(f"exported {source} as {name} ({size_text(stored_bytes(folder))}): {folder}")
     say(quality_line(stored_certificate(folder)))
     if budget:
-        manifest = read_manifest(folder)
-        say(table_text(bits_rows(manifest.weights, manifest.sensitivity)))
+        say(_chosen(folder))
+
+
+def _chosen(folder: Path) -> str:
+    """What a search of bits chose, and what it tried."""
+    import msgspec
+
+    from sardonyx.runtime.cli.bits import bits_rows, searched_rows
+    from sardonyx.runtime.cli.terminal import table_text
+    from sardonyx.runtime.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    kinds = bits_rows(manifest.weights, manifest.sensitivity)
+    return f"{table_text(kinds)}\n\n{table_text(searched_rows(msgspec.to_builtins(manifest.searched)))}"
 
 
 def prepare(source: Path, out: Path, label: str, name: str) -> None:

@@ -102,7 +102,7 @@ def artifact_facts(folder: Path) -> dict[str, Any]:
 
 
 def _for_people(facts: dict[str, Any]) -> str:
-    from sardonyx.runtime.cli.bits import bits_rows
+    from sardonyx.runtime.cli.bits import bits_rows, searched_rows
     from sardonyx.runtime.cli.neighbour import neighbour_lines
 
     kinds = {"recipe": _artifact_lines, "layout": neighbour_lines, "types": _checkpoint_lines}
@@ -110,6 +110,7 @@ def _for_people(facts: dict[str, Any]) -> str:
     sections.append(next(lines for name, lines in kinds.items() if name in facts)(facts))
     if "recipe" in facts:
         sections.append(bits_rows(facts["weights"], facts["sensitivity"]))
+        sections += [searched_rows(facts["searched"])] if "searched" in facts else []
     sections.append([("FILE", "SIZE"), *((name, _size(file)) for name, file in facts["files"].items())])
     return "\n\n".join(table_text(rows) for rows in sections)
 

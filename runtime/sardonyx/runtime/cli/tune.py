@@ -1,14 +1,16 @@
 """`sardonyx tune`: which recipe is the fastest on this machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from sardonyx.runtime.cli.tuning import Timing, Work
+    from sardonyx.runtime.cli.tuning import Candidate, Timing, Work
 
 CANDIDATES = ("q8", "int8", "int4", "int4-small")
+BLOCKS = (32, 128)
 
 
 def command(
@@ -21,6 +23,10 @@ def command(
     recipe: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A candidate; may be repeated. [q8, int8, int4, int4-small]"),
+    ] = None,
+    block: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", help="Weights to a scale; may be repeated. [32 and 128]"),
     ] = None,
     threads: Annotated[
         list[int] | None,
@@ -42,7 +48,6 @@ def command(
     from sardonyx.runtime.cli.extras import extra
     from sardonyx.runtime.cli.terminal import progress_bars, say
     from sardonyx.runtime.cli.tuning import Work, recommended, timed
-    from sardonyx.runtime.errors import RequestError
     from sardonyx.runtime.library import Library
     from sardonyx.runtime.threads import usable_cores
 
@@ -51,22 +56,36 @@ def command(
         from sardonyx.export.recipes import RECIPES
 
     end = monotonic() + seconds
-    names = list(dict.fromkeys(recipe or CANDIDATES))
-    if unknown := [name for name in names if name not in RECIPES]:
-        raise RequestError(f"recipe {unknown[0]!r} is not known; known: {', '.join(RECIPES)}")
+    candidates = _candidates(recipe or CANDIDATES, block or BLOCKS)
     path, work = Library.of_user().source(source), Work(prompt_tokens, new_tokens)
     counts = sorted(set(threads or (1, usable_cores())))
     with tempfile.TemporaryDirectory(prefix="sardonyx-tune-") as place, progress_bars() as progress:
-        artifacts = {name: Path(place) / name for name in names}
-        for name, folder in artifacts.items():
-            options = Options(verify=False, calibrate=False)
-            export(path, folder, recipe=name, options=options, progress=progress)
+        artifacts = {one: Path(place) / f"{one.recipe}-{one.block}" for one in candidates}
+        for one, folder in artifacts.items():
+            options = Options(verify=False, calibrate=False, block=one.block)
+            export(path, folder, recipe=one.recipe, options=options, progress=progress)
         timings = timed(artifacts, counts, work, lambda: monotonic() >= end, progress)
-    limits = {name: RECIPES[name].limits.kl_mean or 0.0 for name in names}
+    limits = {one.recipe: RECIPES[one.recipe].limits.kl_mean or 0.0 for one in candidates}
     best = recommended(timings, work, limits)
     print(_table(timings, work, limits))
     say(f"medians of {len(best.decode)} rounds; the request: {prompt_tokens} tokens, {new_tokens} new ones")
-    print(f"recommended: --recipe {best.recipe}, with --threads {best.threads}")
+    chosen = best.candidate
+    size = "" if chosen.block in (None, 32) else f" --block {chosen.block}"
+    print(f"recommended: --recipe {chosen.recipe}{size}, with --threads {best.threads}")
+
+
+def _candidates(recipes: Sequence[str], blocks: Sequence[int]) -> "list[Candidate]":
+    """Every recipe in blocks of every size, if it has blocks. Raises RequestError for an unknown one."""
+    from sardonyx.export.recipes import RECIPES
+    from sardonyx.runtime.cli.tuning import Candidate
+    from sardonyx.runtime.errors import RequestError
+
+    names, sizes = list(dict.fromkeys(recipes)), list(dict.fromkeys(blocks))
+    if unknown := [name for name in names if name not in RECIPES]:
+        raise RequestError(f"recipe {unknown[0]!r} is not known; known: {', '.join(RECIPES)}")
+    return [
+        Candidate(name, size) for name in names for size in (sizes if RECIPES[name].by_blocks else [None])
+    ]
 
 
 def _table(timings: "list[Timing]", work: "Work", limits: dict[str, float]) -> str:
@@ -74,16 +93,17 @@ def _table(timings: "list[Timing]", work: "Work", limits: dict[str, float]) -> s
 
     from sardonyx.runtime.cli.terminal import size_text, table_text
 
-    heading = ("RECIPE", "THREADS", "SIZE", "PREFILL", "DECODE", "REQUEST", "MEAN KL AT MOST")
+    heading = ("RECIPE", "BLOCK", "THREADS", "SIZE", "PREFILL", "DECODE", "REQUEST", "MEAN KL AT MOST")
     rows = [
         (
-            timing.recipe,
+            timing.candidate.recipe,
+            str(timing.candidate.block or "-"),
             str(timing.threads),
             size_text(timing.size),
             f"{median(timing.prefill):.0f} tokens/s",
             f"{median(timing.decode):.1f} tokens/s",
             f"{timing.seconds(work):.2f} s",
-            f"{limits[timing.recipe]:g}",
+            f"{limits[timing.candidate.recipe]:g}",
         )
         for timing in sorted(timings, key=lambda timing: timing.seconds(work))
     ]

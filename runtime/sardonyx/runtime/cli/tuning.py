@@ -21,11 +21,19 @@ class Work:
     new_tokens: int
 
 
-@dataclass
-class Timing:
-    """A candidate, and what its rounds took."""
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe, and how many weights share a scale; None where it has no blocks."""
 
     recipe: str
+    block: int | None = None
+
+
+@dataclass
+class Timing:
+    """A candidate with a number of threads, and what its rounds took."""
+
+    candidate: Candidate
     threads: int
     size: int
     prefill: list[float] = field(default_factory=list)
@@ -41,13 +49,13 @@ Progress = Callable[[int, int, str], None]
 
 
 def timed(
-    artifacts: Mapping[str, Path],
+    artifacts: Mapping[Candidate, Path],
     threads: Sequence[int],
     work: Work,
     enough: Callable[[], bool],
     progress: Progress,
 ) -> list[Timing]:
-    """Time every artifact (by recipe) with every number of threads, round after round until it is enough.
+    """Time every artifact with every number of threads, round after round until it is enough.
 
     Raises RequestError when the request does not fit into the context.
     """
@@ -55,11 +63,11 @@ def timed(
     from sardonyx.runtime.library import stored_bytes
     from sardonyx.runtime.llm import LLM
 
-    timings = [Timing(recipe, n, stored_bytes(path)) for recipe, path in artifacts.items() for n in threads]
+    timings = [Timing(one, n, stored_bytes(path)) for one, path in artifacts.items() for n in threads]
     while True:
         for done, timing in enumerate(timings):
             progress(done, len(timings), "timing recipes")
-            llm = LLM.load(artifacts[timing.recipe], threads=timing.threads, check=False)
+            llm = LLM.load(artifacts[timing.candidate], threads=timing.threads, check=False)
             (speed,) = measure(llm, [work.prompt_tokens], work.new_tokens, 1, lambda done, total: None)
             timing.prefill.append(speed.prefill_tokens_per_s)
             timing.decode.append(speed.decode_tokens_per_s)
@@ -70,8 +78,13 @@ def timed(
 
 def recommended(timings: Sequence[Timing], work: Work, limits: Mapping[str, float]) -> Timing:
     """Of those that are as fast as the fastest, the one whose recipe promises the least divergence; of these,
-    the one with fewest threads.
+    the one with the smallest blocks, which are the better, and then with the fewest threads.
     """
     fastest = min(timing.seconds(work) for timing in timings)
     alike = [timing for timing in timings if timing.seconds(work) <= ALIKE * fastest]
-    return min(alike, key=lambda timing: (limits[timing.recipe], timing.threads, timing.seconds(work)))
+
+    def rank(timing: Timing) -> tuple[float, int, int, float]:
+        candidate = timing.candidate
+        return limits[candidate.recipe], candidate.block or 0, timing.threads, timing.seconds(work)
+
+    return min(alike, key=rank)
