@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from mixed import Ask, answers_of, asks
 from random_models import random_checkpoint
 from sardonyx.export.api import Options, export
-from sardonyx.models.llama import EXAMPLE
+from sardonyx.models import lfm2, llama
 from sardonyx.runtime import LLM, Memory, Reuse
 
 LENGTHS = (1, 2, 9, 31, 33, 64, 127, 128, 129, 130, 200, 257, 300, 5, 17, 90, 3, 140)
@@ -45,11 +45,13 @@ class Shop:
         return LLM.load(self._folder, threads=1, check=False, exact=exact, memory=memory)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+@pytest.fixture(scope="module", params=[(llama, "int8"), (lfm2, "int4")], ids=["llama", "lfm2"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """With a cache that holds all, and with one that remembers the last positions only."""
+    model, recipe = request.param
     folder = tmp_path_factory.mktemp("load") / "artifact"
-    checkpoint = random_checkpoint({**EXAMPLE, "max_position_embeddings": 400})
-    export(checkpoint, folder, recipe="int8", options=Options(verify=False, hidden_states=True))
+    checkpoint = random_checkpoint({**model.EXAMPLE, "max_position_embeddings": 400})
+    export(checkpoint, folder, recipe=recipe, options=Options(verify=False, hidden_states=True))
     asked = asks(LLM.load(folder, threads=1), LENGTHS, 90)
     alone = {}
     for exact in (False, True):
@@ -77,7 +79,7 @@ VISITS = st.builds(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.lists(VISITS, min_size=1, max_size=14),
     st.none() | st.integers(ROOMIEST, 3 * ROOMIEST),
