@@ -71,6 +71,17 @@ def test_a_conversation_speaks_of_the_room_that_there_is(call: Call, parrot: obj
     assert "context: 84 of 84 tokens, 100%" in result.err
 
 
+def test_a_conversation_that_forgets_counts_what_is_left(call: Call, parrot: object) -> None:
+    """Of 84 positions; an answer that outgrows them was not cut off by them."""
+    words = ("--cache-memory", LIMIT, "--context-shift", "--max-tokens", "60", "--ignore-eos")
+    result = call("chat", "model", *words, stdin="x" * 50 + "\n/stats\n")
+    assert "(cut off after --max-tokens 60)" in result.err
+    (line,) = (line for line in result.err.splitlines() if line.startswith("context: "))
+    used = int(line.split()[1])
+    assert 40 < used <= 84
+    assert line == f"context: {used} of 84 tokens, {used / 84:.0%}"
+
+
 def test_every_model_of_a_request_is_limited(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
 

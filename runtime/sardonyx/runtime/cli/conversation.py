@@ -94,9 +94,9 @@ class Conversation:
             say(self._why_cut_off(answer.usage))
 
     def _why_cut_off(self, usage: "Usage") -> str:
-        context = self._llm.context_length
-        if usage.prompt_tokens + usage.completion_tokens < context:
+        if usage.completion_tokens == self._params.max_tokens:
             return f"(cut off after --max-tokens {self._params.max_tokens})"
+        context = self._llm.context_length
         return f"(cut off: the context of {context} tokens is full; /reset starts a new conversation)"
 
     def _help(self, _: str) -> bool:
@@ -152,7 +152,8 @@ class Conversation:
         answers = "1 answer" if len(self._usages) == 1 else f"{len(self._usages)} answers"
         say(f"{answers}, {generated} tokens generated in all")
         if self._turns:
-            used, context = last.prompt_tokens + last.completion_tokens, self._llm.context_length
+            context = self._llm.context_length
+            used = last.prompt_tokens + last.completion_tokens - last.forgotten_tokens
             say(f"context: {used} of {context} tokens, {used / context:.0%}")
         return True
 
