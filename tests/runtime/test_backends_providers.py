@@ -84,7 +84,7 @@ def lost(*arguments: Any) -> Any:
 def test_a_device_that_takes_no_work_is_not_the_fault_of_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "_options", lambda threads, place: None)
+    monkeypatch.setattr(sessions, "_options", lambda threads, place: onnxruntime.SessionOptions())
     monkeypatch.setattr(sessions, "_session", lost)
     with pytest.raises(RequestError, match=BUSY):
         sessions.open_session(tmp_path / "model.onnx", 1, place("webgpu"))

@@ -88,7 +88,7 @@ _RECIPES = (
         "fp16",
         "float16 weights: for graphics cards; elsewhere half the file, and the memory of float32",
         ((EXPERTS, Float()), ("*", Half("float16"))),
-        Limits(kl_mean=0.001, noise=6, flips=0.2),
+        Limits(kl_mean=0.001, noise=1, flips=0.05),
     ),
     Recipe(
         "q8",

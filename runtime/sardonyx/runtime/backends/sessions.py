@@ -60,8 +60,11 @@ def open_session(path: Path, threads: int, place: Place = ON_CPU, *, needs: str 
 
 
 def run_once(model: bytes, feeds: dict[str, Any], place: Place) -> Any:
-    """The first output of a small model, for one question to a provider."""
-    session = _session(model, _options(1, place), place)
+    """The first output of a small model, for one question to a provider: it answers itself, or raises."""
+    options = _options(1, place)
+    if place.provider is not CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = _session(model, options, place)
     return session.run(None, feeds)[0]
 
 
@@ -112,7 +115,7 @@ def _options(threads: int, place: Place) -> ort.SessionOptions:
     if not _built_in(place.provider):
         devices = _devices(place.provider)
         if not devices:
-            raise RequestError(_absent(place.provider))
+            raise RequestError(f"provider {place.provider.name}: {absent(place.provider)}")
         options.add_provider_for_devices(devices[:1], dict(place.options))
     return options
 
@@ -190,14 +193,12 @@ def _registered(kernel: str, plugin: str) -> bool:
     return True
 
 
-def _absent(provider: Provider) -> str:
+def absent(provider: Provider) -> str:
+    """Why a provider is not here, and what to do about it."""
     if provider.plugin and importlib.util.find_spec(provider.plugin):
-        return (
-            f"provider {provider.name}: {provider.package} is here, but finds no device that it takes; it "
-            f"needs {provider.needs}"
-        )
+        return f"{provider.package} is here, but finds no device that it takes; it needs {provider.needs}"
     here = ", ".join(found.name for found in present())
-    return f"provider {provider.name}: not here; pip install {provider.package} (here are: {here})"
+    return f"not here; pip install {provider.package} (here are: {here})"
 
 
 def _spoken(provider: Provider) -> str:

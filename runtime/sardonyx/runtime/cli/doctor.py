@@ -41,9 +41,16 @@ def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    names = ("sardonyx", "onnxruntime", "numpy", "tokenizers")
+    from sardonyx.runtime.backends.sessions import VERSION
+
+    names = ("sardonyx", "numpy", "tokenizers")
     system = f"{platform.system()} {platform.machine()}"
-    return {name: version(name) for name in names} | {"python": platform.python_version(), "system": system}
+    return {
+        **{name: version(name) for name in names},
+        "onnxruntime": VERSION,  # whichever package it is of
+        "python": platform.python_version(),
+        "system": system,
+    }
 
 
 def _provider(provider: "Provider", here: bool) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _provider(provider: "Provider", here: bool) -> dict[str, Any]:
     from sardonyx.runtime.backends.providers import Place
 
     if not here:
-        return {"here": False, "package": provider.package}
+        return {"here": False, "package": provider.package, "why": sessions.absent(provider)}
     wrong, tokens, rows = [], None, True
     for kind in probe.KINDS:
         right = probe.rules(lambda data, feeds: sessions.run_once(data, feeds, Place(provider)), kind)
@@ -116,7 +123,7 @@ def _for_people(found: dict[str, Any]) -> str:
         if provider["here"]:
             rows.append((name, provider["version"], _attention(provider)))
         else:
-            rows.append((name, "not here", f"pip install {provider['package']}"))
+            rows.append((name, "not here", provider["why"].removeprefix("not here; ").partition(" (")[0]))
     features = machine["features"]
     told = "not told by this system" if features is None else ", ".join(features) or "none that matter"
     if features is not None and not INT8_DOTS & set(features):
@@ -134,6 +141,8 @@ def _for_people(found: dict[str, Any]) -> str:
 
 
 def _attention(provider: dict[str, Any]) -> str:
+    if "attention" in provider["wrong"]:
+        return "of plain operators alone: models exported with --target portable"
     limits = [f"wrong: {', '.join(provider['wrong'])}"] if provider["wrong"] else []
     if provider["tokens_at_once"]:
         limits.append(f"right for {provider['tokens_at_once']} tokens at once")
