@@ -1,11 +1,13 @@
 """Tables, answers and progress, on a terminal and off it."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from command_line import Terminal
 from sardonyx.runtime.cli.terminal import progress_bars, table_text, write_answer
+from sardonyx.runtime.errors import RequestError
 
 BARS = [
     sys.executable,
@@ -68,3 +70,18 @@ def test_a_model_does_not_command_a_terminal() -> None:
 def test_a_pipe_gets_a_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     write_answer([ESCAPES, "\n"])
     assert capsys.readouterr().out == ESCAPES + "\n"
+
+
+@pytest.mark.parametrize(("pieces", "shown"), [([], ""), (["a", "b"], "ab\n"), (["a\n"], "a\n")])
+def test_an_answer_that_breaks_off_ends_its_line(
+    pieces: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that the error behind it has one of its own; where there was none, nothing is shown."""
+
+    def breaking() -> Iterator[str]:
+        yield from pieces
+        raise RequestError("no room")
+
+    with pytest.raises(RequestError):
+        write_answer(breaking())
+    assert capsys.readouterr().out == shown

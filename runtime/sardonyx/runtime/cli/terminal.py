@@ -20,16 +20,19 @@ def say(text: str) -> None:
 
 
 def write_answer(pieces: Iterable[str]) -> None:
-    """Show an answer as it comes, and end it with a line's end.
+    """Show an answer as it comes, and end it with a line's end, also where it breaks off.
 
     A terminal is told nothing but text: what a model writes shall not command it. A pipe gets all as it is.
     """
     shown = visible if sys.stdout.isatty() else str
-    last = ""
-    for last in pieces:
-        print(shown(last), end="", flush=True)
-    if not last.endswith("\n"):
-        print(flush=True)
+    last, whole = "", False
+    try:
+        for last in pieces:
+            print(shown(last), end="", flush=True)
+        whole = True
+    finally:
+        if (last or whole) and not last.endswith("\n"):
+            print(flush=True)
 
 
 @contextmanager
