@@ -162,7 +162,7 @@ def test_the_peak_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.
 def test_turns_of_a_comparison_share_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The prefix cache would know it, and a prompt that is known takes no time."""
     llm = scripted_llm()
-    monkeypatch.setattr(first_use, "load", lambda model, threads: llm)
+    monkeypatch.setattr(first_use, "load", lambda model, threads, place: llm)
     cached: list[int] = []
     generate = llm.generate
 
@@ -172,5 +172,5 @@ def test_turns_of_a_comparison_share_no_prompt(monkeypatch: pytest.MonkeyPatch) 
         return answer
 
     monkeypatch.setattr(llm, "generate", watched)
-    measured([Path("mine")], prompt_tokens=100, new_tokens=3, repeats=3)
+    measured([Path("mine")], prompt_tokens=100, new_tokens=3, repeats=3, place={})
     assert cached[1::2] == [0, 0, 0]  # behind a warm-up each

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
 from sardonyx.runtime.errors import OutputError, RequestError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ def about() -> None:
     """Keep computed beginnings of prompts in files."""
 
 
+@taking("place", PLACE_OPTIONS)
 def pack(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text file, or - for stdin.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to.")],
@@ -26,6 +29,8 @@ def pack(
     raw: Annotated[bool, typer.Option("--raw", help="The text itself, not as instructions.")] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Compute instructions (or any text, --raw) once, and keep the result.
 
@@ -42,7 +47,7 @@ def pack(
     if out.exists() and not force:
         raise OutputError(f"{out} exists already; choose another file or give --force to replace it")
     words = _read(text)
-    llm = load(model or DEFAULT_MODEL, threads, memory=Memory(reuse=Reuse(EVERYTHING)))
+    llm = load(model or DEFAULT_MODEL, threads, memory=Memory(reuse=Reuse(EVERYTHING)), place=place)
     prompt: Prompt = words
     if not raw:
         if llm.chat_template is None:

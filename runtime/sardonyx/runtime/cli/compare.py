@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
+
 if TYPE_CHECKING:
     from sardonyx.export.certificate import Certificate, TextQuality
     from sardonyx.runtime.cli.measure import Speed
@@ -25,6 +28,7 @@ class Compared:
     decode_tokens_per_s: float
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     models: Annotated[list[str], typer.Argument(metavar="DIR...", help="Artifact folders or model names.")],
     plot: Annotated[
@@ -34,6 +38,8 @@ def command(
     new_tokens: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens to generate.")] = 32,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Turns that all take.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Compare artifacts by size, quality and speed.
 
@@ -55,7 +61,7 @@ def command(
         picture.ready(plot)
     folders = [ready_artifact(model) for model in models]
     certificates = [stored_certificate(folder) for folder in folders]
-    speeds = measured(folders, prompt_tokens, new_tokens, repeats)
+    speeds = measured(folders, prompt_tokens, new_tokens, repeats, place)
     compared = [
         _compared(folder, stored_bytes(folder), certificate, speed)
         for folder, certificate, speed in zip(folders, certificates, speeds, strict=True)
@@ -67,19 +73,19 @@ def command(
 
 
 def measured(
-    folders: Sequence[Path], prompt_tokens: int, new_tokens: int, repeats: int
+    folders: Sequence[Path], prompt_tokens: int, new_tokens: int, repeats: int, place: Given
 ) -> list[list["Speed"]]:
     """For each artifact its speed in each turn."""
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.measure import measure
     from sardonyx.runtime.cli.terminal import progress_bars
 
-    llms = [load(str(folder), None) for folder in folders]
+    llms = [load(str(folder), None, place=place) for folder in folders]
     speeds: list[list[Speed]] = [[] for _ in llms]
     with progress_bars() as progress:
         for turn in range(repeats):
-            for place, (llm, own) in enumerate(zip(llms, speeds, strict=True)):
-                progress(turn * len(llms) + place, repeats * len(llms), "measuring speed")
+            for which, (llm, own) in enumerate(zip(llms, speeds, strict=True)):
+                progress(turn * len(llms) + which, repeats * len(llms), "measuring speed")
                 own += measure(llm, [prompt_tokens], new_tokens, 1, lambda done, total: None, turn)
     return speeds
 

@@ -4,15 +4,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sardonyx.runtime.cli.options import Given, taking
+from sardonyx.runtime.cli.places import PLACE_OPTIONS
+
 if TYPE_CHECKING:
     from sardonyx.runtime.backends.providers import Provider
 
 
+@taking("place", PLACE_OPTIONS)
 def command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Also predict and measure the speed of this one.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    *,
+    place: Given,
 ) -> None:
     """Show providers, processor and memory; how fast they let a model be.
 
@@ -33,7 +39,7 @@ def command(
         "machine": machine,
     }
     if artifact:
-        found["model"] = _model(str(artifact), machine["read_bytes_per_s"])
+        found["model"] = _model(str(artifact), machine["read_bytes_per_s"], place)
     print(json.dumps(found, indent=2) if as_json else _for_people(found))
 
 
@@ -94,21 +100,22 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _model(artifact: str, bytes_per_s: float) -> dict[str, Any]:
+def _model(artifact: str, bytes_per_s: float, place: Given) -> dict[str, Any]:
     from sardonyx.runtime.cli.first_use import load
     from sardonyx.runtime.cli.measure import measure
     from sardonyx.runtime.cli.terminal import progress_bars
     from sardonyx.runtime.manifest import WEIGHTS_NAME
 
-    llm = load(artifact, None)
+    llm = load(artifact, None, place=place)
     with progress_bars() as progress:
         (speed,) = measure(llm, [32], 64, 3, lambda done, total: progress(done, total, "measuring"))
     weights = llm.manifest.files.get(WEIGHTS_NAME)
+    elsewhere = place.get("provider", "cpu") != "cpu"  # in memory that was not measured
     return {
         "name": llm.manifest.name,
         "recipe": llm.manifest.recipe,
         "weight_bytes": weights.bytes if weights else None,
-        "predicted_tokens_per_s": bytes_per_s / weights.bytes if weights else None,
+        "predicted_tokens_per_s": bytes_per_s / weights.bytes if weights and not elsewhere else None,
         "measured_tokens_per_s": speed.decode_tokens_per_s,
     }
 
@@ -155,7 +162,7 @@ def _speed(model: dict[str, Any]) -> list[tuple[str, str]]:
     from sardonyx.runtime.cli.terminal import size_text
 
     predicted = model["predicted_tokens_per_s"]
-    most = f"{predicted:.0f} tokens/s at most" if predicted else "not known: others' weights lie elsewhere"
+    most = f"{predicted:.0f} tokens/s at most" if predicted else "not known: its weights lie elsewhere"
     weights = f", {size_text(model['weight_bytes'])} of weights" if predicted else ""
     return [
         ("model", f"{model['name']} ({model['recipe']}){weights}"),
