@@ -178,6 +178,14 @@ def test_two_models_may_ask_each_other() -> None:
         assert_idle(llm)
 
 
+def test_a_guest_has_one_cache_whoever_asks_first() -> None:
+    """A second one would take its memory again."""
+    for _ in range(20):
+        llm, guest = toy_llm(), toy_llm()
+        twins = in_threads([lambda: llm._engine._guest(guest._model)] * 8)  # noqa: B023
+        assert len({id(twin) for twin in twins}) == 1
+
+
 def test_a_step_that_fails_is_the_trouble_of_who_takes_it() -> None:
     llm = toy_llm(Faltering(fails_at=9))
 

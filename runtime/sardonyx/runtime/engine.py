@@ -153,8 +153,7 @@ class Engine:
         """Another model, with a cache that is this engine's own."""
         if other is self._model:
             return other
-        guest = self._guests[other] = self._guests.get(other) or other.twin()
-        return guest
+        return self._guests.get(other) or self._guests.setdefault(other, other.twin())
 
     def _chunk_of(self, model: Model) -> int:
         """The chunk, halved until a model computes any part of it as it computes the whole."""
