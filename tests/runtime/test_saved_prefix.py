@@ -17,6 +17,7 @@ from sardonyx.runtime import LLM, Memory, Reuse, SamplingParams
 from sardonyx.runtime.errors import ArtifactError, OutputError, RequestError
 from sardonyx.runtime.manifest import State
 from sardonyx.runtime.saved_prefix import SavedPrefix, read, write
+from sardonyx.runtime.strategies.prefix import pinned
 from scripted_llm import FILES, scripted_llm, scripted_llm_manifest
 
 STATES = [
@@ -178,6 +179,20 @@ def test_a_chat_begins_where_a_file_ends(tmp_path: Path) -> None:
     assert (answer.text, answer.usage.cached_tokens) == ("hello", 64)
     assert llm.chat([{"role": "user", "content": "hello"}]).usage.cached_tokens == 0
     assert len(llm._model.arena) == 0
+
+
+def test_what_a_file_holds_becomes_known_in_a_step(tmp_path: Path) -> None:
+    """Whoever asks for it: another thread may be in the middle of a step, which looks at what is known."""
+    scripted_llm().save_prefix(SYSTEM, tmp_path / "system.kv")
+    llm = scripted_llm(memory=Memory())
+    saved = read(tmp_path / "system.kv", llm.manifest)
+    task = llm._engine.submit(pinned(llm._model.prefixes, saved))
+    assert not task.done
+    with pytest.raises(RequestError):
+        llm._model.prefixes.states(saved.tokens)
+    assert llm._engine.step() is False
+    assert (task.done, task.result) == (True, SYSTEM)
+    assert len(llm._model.prefixes.states(saved.tokens)) == 1
 
 
 def test_an_answer_is_the_same_with_a_file(tmp_path: Path) -> None:

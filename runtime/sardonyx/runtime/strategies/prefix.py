@@ -16,6 +16,6 @@ def computed(prefixes: PrefixCache, tokens: Sequence[int]) -> Decoding[States]:
 
 def pinned(prefixes: PrefixCache, prefix: SavedPrefix) -> Decoding[Any]:
     """Its prompt, once it is known."""
+    yield Feed([])  # what follows is done in a step, when nobody else looks at what is known
     prefixes.pin(prefix.tokens, prefix.states)
-    yield from ()
     return prefix.prompt
