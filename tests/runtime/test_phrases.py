@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.params import SamplingParams
-from sardonyx.runtime.phrases import Phrases
+from sardonyx.runtime.phrases import REMEMBERED, Phrases
 from sardonyx.runtime.tokenizer import Tokenizer
 
 PIECES = ["a", "b", "c", " ", "\n", "ab", " a", "c\n", "\n\n", "bc", " ab", "b\nc", ":", "a:"]
@@ -84,3 +84,12 @@ def test_tokens_that_break_hold_the_breaker(breaker: str) -> None:
 def test_nothing_is_done_for_who_does_not_ask() -> None:
     params = SamplingParams(temperature=1)
     assert Phrases(tokenizer()).resolve(params) is params
+
+
+def test_not_everything_that_was_ever_asked_for_is_remembered() -> None:
+    phrases = Phrases(tokenizer())
+    for number in range(3 * REMEMBERED):
+        breaker = "".join("ab"[number >> bit & 1] for bit in range(8))
+        asked = SamplingParams(dry_multiplier=1.0, dry_sequence_breakers=(breaker,))
+        assert phrases.resolve(asked) == phrases.resolve(asked)
+        assert len(phrases._breakers) <= REMEMBERED

@@ -12,8 +12,12 @@ from sardonyx.runtime.params import SamplingParams, Word
 from sardonyx.runtime.tokenizer import Tokenizer
 
 
+REMEMBERED = 64
+"""Breakers: whoever asks may think of new ones for ever."""
+
+
 class Phrases:
-    """Turns texts into tokens, and remembers those that took long."""
+    """Turns texts into tokens, and remembers some of those that took long."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -44,18 +48,22 @@ class Phrases:
         """
         if not isinstance(text, str):
             return [text]
-        if text not in self._breakers:
+        found = self._breakers.get(text)
+        if found is None:
             rests = {
                 text[:cut]: tuple(self._tokenizer.encode(text[cut:], add_special_tokens=False))
                 for cut in range(1, len(text))
             }
-            self._breakers[text] = [
+            found = [
                 (token, *rest)
                 for token, written in enumerate(self._texts)
                 for begun, rest in ({"": ()} if text in written else rests).items()
                 if written.endswith(begun)
             ]
-        return self._breakers[text]
+            if len(self._breakers) >= REMEMBERED:
+                self._breakers.clear()
+            self._breakers[text] = found
+        return found
 
     @cached_property
     def _texts(self) -> list[str]:
