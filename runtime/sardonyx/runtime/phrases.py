@@ -11,7 +11,6 @@ from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.params import SamplingParams, Word
 from sardonyx.runtime.tokenizer import Tokenizer
 
-
 REMEMBERED = 64
 """Breakers: whoever asks may think of new ones for ever."""
 
