@@ -38,7 +38,7 @@ def device() -> None:
     assert PROVIDERS["webgpu"] in sessions.present(), "no Vulkan device: see .ci/software-vulkan"
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "mistral", "lfm2"])
 @pytest.mark.filterwarnings("ignore::Warning")
 def test_logits_are_those_of_the_cpu(name: str, tmp_path: Path) -> None:
     """A prompt longer than any piece, single steps, several tokens behind a past."""

@@ -16,6 +16,7 @@ from random_models import export_random
 from sardonyx.models import architectures
 from sardonyx.runtime.backends import sessions
 from sardonyx.runtime.backends.base import Batch, CacheView, Output
+from sardonyx.runtime.backends.bookkeeping import counting
 from sardonyx.runtime.backends.parted import PartedProgram
 from sardonyx.runtime.backends.passes import Rules, alone, fresh, passes, single
 from sardonyx.runtime.backends.probe import Kind, _model, all_rules, kinds, rules
@@ -111,19 +112,54 @@ def test_a_plugin_without_a_device_says_what_it_needs(monkeypatch: pytest.Monkey
         sessions.run_once(ATTENTION, {}, place("openvino"))
 
 
-def test_operators_left_to_the_cpu_are_named_unless_permitted() -> None:
-    parts = [
-        SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="Add")]),
-        SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="Gelu")]),
-    ]
-    session: Any = SimpleNamespace(
-        get_providers=lambda: ["CUDAExecutionProvider"], get_provider_graph_assignment_info=lambda: parts
-    )
+COUNTED = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (int64[rows, tokens] ids, float[vocab, width] table) => (float[rows, tokens, width] y)
+        <int64 one = {1}, int64[1] last = {-1}>
+    {
+        [size] size = Shape(ids)
+        [more] more = Add(size, one)
+        [far] far = Greater(more, size)
+        [wide] wide = Cast<to=1>(ids)
+        [narrow] narrow = Cast<to=7>(wide)
+        [sum] sum = Add(narrow, one)
+        [rows] rows = Gather(table, ids)
+        [gelu] gelu = Gelu(rows)
+        [twice] y = Add(gelu, gelu)
+    }
+"""
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Path:
+    onnx.save(onnx.parser.parse_model(COUNTED), tmp_path / "x.onnx")
+    return tmp_path / "x.onnx"
+
+
+def test_nodes_that_only_count_are_told_from_those_that_compute(counted: Path) -> None:
+    found = counting(read_outline(counted))
+    assert found == {"size", "more", "far", "wide", "narrow", "sum"} - {"narrow"}
+
+
+def test_operators_left_to_the_cpu_are_named_unless_permitted(counted: Path) -> None:
+    """An addition of sizes is none; one of what is computed with would be."""
+
+    def part(kernel: str, *nodes: tuple[str, str]) -> Any:
+        named = [SimpleNamespace(op_type=kind, name=name) for kind, name in nodes]
+        return SimpleNamespace(ep_name=kernel, get_nodes=lambda: named)
+
+    def session(*left: tuple[str, str]) -> Any:
+        parts = [part("CUDAExecutionProvider", ("Gather", "rows")), part("CPUExecutionProvider", *left)]
+        return SimpleNamespace(
+            get_providers=lambda: ["CUDAExecutionProvider"], get_provider_graph_assignment_info=lambda: parts
+        )
+
+    sessions._check_place(counted, session(("Add", "more"), ("Greater", "far")), place("cuda"))
     with pytest.raises(
-        ArtifactError, match=r"x: cuda has no kernel for Gelu, .* --target cuda and recipe int4"
+        ArtifactError, match=r"x.onnx: cuda has no kernel for Add, Gelu, .* --target cuda and recipe int4"
     ):
-        sessions._check_place(Path("x"), session, place("cuda"))
-    sessions._check_place(Path("x"), session, place("cuda", fallback=True))
+        sessions._check_place(counted, session(("Gelu", "gelu"), ("Add", "twice")), place("cuda"))
+    sessions._check_place(counted, session(("Gelu", "gelu")), place("cuda", fallback=True))
 
 
 def test_a_sketch_is_a_model() -> None:

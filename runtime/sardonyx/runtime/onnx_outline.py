@@ -15,7 +15,7 @@ from sardonyx.runtime.errors import ArtifactError
 
 MODEL_PRODUCER, MODEL_VERSION, MODEL_GRAPH = 2, 3, 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE = 1, 5, 11, 12, 13
-NODE_INPUT, NODE_OUTPUT, NODE_KIND, NODE_ATTRIBUTE = 1, 2, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_KIND, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_GRAPH = 1, 2, 3, 6
 TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
@@ -42,6 +42,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, float]
+    name: str = ""
 
     def input(self, index: int) -> str:
         """Its name, empty if it is left out."""
@@ -110,19 +111,21 @@ def _read_graph(graph: memoryview, outline: Outline, *, outermost: bool) -> None
 
 
 def _node(data: memoryview, outline: Outline) -> Node:
-    kind, inputs, outputs, attributes = "", [], [], {}
+    kind, name, inputs, outputs, attributes = "", "", [], [], {}
     for number, value in _fields(data):
         if number == NODE_INPUT:
             inputs.append(_text(value))
         elif number == NODE_OUTPUT:
             outputs.append(_text(value))
+        elif number == NODE_NAME:
+            name = _text(value)
         elif number == NODE_KIND:
             kind = _text(value)
         elif number == NODE_ATTRIBUTE:
-            name, amount = "", None
+            key, amount = "", None
             for part, content in _fields(_bytes(value)):
                 if part == ATTRIBUTE_NAME:
-                    name = _text(content)
+                    key = _text(content)
                 elif part == ATTRIBUTE_INT and isinstance(content, int):
                     amount = content - (content >> 63 << 64)  # two's complement
                 elif part == ATTRIBUTE_FLOAT and not isinstance(content, int):
@@ -130,8 +133,8 @@ def _node(data: memoryview, outline: Outline) -> Node:
                 elif part == ATTRIBUTE_GRAPH:
                     _read_graph(_bytes(content), outline, outermost=False)
             if amount is not None:
-                attributes[name] = amount
-    return Node(kind, tuple(inputs), tuple(outputs), attributes)
+                attributes[key] = amount
+    return Node(kind, tuple(inputs), tuple(outputs), attributes, name)
 
 
 def _read_tensor(data: memoryview, outline: Outline) -> None:

@@ -18,15 +18,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the libra
 import numpy as np
 import onnxruntime as ort
 
+from sardonyx.runtime.backends.bookkeeping import KINDS, counting
 from sardonyx.runtime.backends.providers import CPU, ON_CPU, PROVIDERS, Place, Provider
 from sardonyx.runtime.backends.resident import Device
 from sardonyx.runtime.backends.sketch import FLOAT, Port, sketch
 from sardonyx.runtime.errors import ArtifactError, RequestError, SardonyxError
+from sardonyx.runtime.onnx_outline import read_outline
 
 VERSION: str = ort.__version__
-
-BOOKKEEPING = frozenset({"Shape", "Size", "Cast", "Range", "Squeeze", "Unsqueeze"})
-"""Operators on sizes and indices, a few numbers each, which onnxruntime keeps off devices by design."""
 
 LACKING = re.compile(
     r"(?:No Op registered for |Could not find an implementation for |Fatal error: )([\w.:]+)"
@@ -135,12 +134,14 @@ def _check_place(path: Path, session: ort.InferenceSession, place: Place) -> Non
             f"provider {place.provider.name}: it did not start, and onnxruntime took the CPU instead; it "
             f"needs {place.provider.needs}; or take --provider cpu"
         )
+    counts = counting(read_outline(path))
     left = {
         node.op_type
         for part in session.get_provider_graph_assignment_info()
         if part.ep_name != kernel
         for node in part.get_nodes()
-    } - BOOKKEEPING
+        if node.name not in counts
+    } - KINDS
     if left:
         raise ArtifactError(
             f"{path}: {place.provider.name} has no kernel for {', '.join(sorted(left))}, which would run on "
