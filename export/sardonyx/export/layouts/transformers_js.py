@@ -6,7 +6,7 @@ from sardonyx.export.layouts.files import write_graph, write_json, write_tokeniz
 from sardonyx.runtime.errors import RequestError
 from sardonyx.runtime.neighbours.transformers_js import STEM, SUFFIXES
 
-DTYPES = {"fp32": "fp32", "fp16": "fp16", "q8": "q8", "int8": "int8", "int4": "q4", "int4-small": "q4"}
+DTYPES = {"fp32": "fp32", "q8": "q8", "int8": "int8", "int4": "q4", "int4-small": "q4"}
 """What it calls weights that a recipe made."""
 
 TOKENIZER = "PreTrainedTokenizer"
