@@ -8,6 +8,7 @@ import pytest
 
 from command_line import Call
 from random_models import random_checkpoint
+from sardonyx.export.certificate import stored_certificate
 from sardonyx.models import architectures
 from sardonyx.runtime.cli import first_use
 from sardonyx.runtime.errors import ArtifactError
@@ -224,3 +225,31 @@ def test_budgets_that_cannot_be_are_refused(call: Call, model: Path, tmp_path: P
         assert result.code == code, result.err
         assert message in result.err
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe", "dtype", "least"),
+    [
+        ("webgpu", "fp16", "float16", 1e-9),
+        ("cuda", "fp16", "float16", 1e-9),
+        ("portable", "fp32", "float32", 0),
+    ],
+)
+def test_a_target_is_certified_against_float32(
+    target: str, recipe: str, dtype: str, least: float, call: Call, model: Path, library: Library
+) -> None:
+    """What halves cost is measured; a prompt for the CPU goes through them, too."""
+    result = call("export", str(model), "--recipe", recipe, "--target", target)
+    assert result.code == 0, result.err
+    (entry,) = library.entries()
+    assert entry.name == f"tiny-{recipe}-{target}"
+    artifact = library.artifact(entry.name)
+    assert artifact is not None
+    manifest = read_manifest(artifact)
+    assert (manifest.target, manifest.states[0].dtype) == (target, dtype)
+    certificate = stored_certificate(artifact)
+    assert certificate is not None
+    assert least <= certificate.overall.kl_mean < 1e-4
+    assert certificate.greedy, "nothing was measured against"
+    assert call("verify", str(artifact)).code == 0
+    assert call("run", str(artifact), "Hi", "--raw", "--max-tokens", "3").code == 0
