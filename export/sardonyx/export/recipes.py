@@ -37,11 +37,6 @@ class Recipe:
         """The recipe with its rules for this checkpoint. Raises SourceError when it is not for such."""
         return self if self.fit is None else replace(self, rules=self.fit(checkpoint), fit=None)
 
-    @property
-    def by_blocks(self) -> bool:
-        """Whether what has no rule of its own is stored in blocks."""
-        return any(pattern == "*" and isinstance(quantizer, NBits) for pattern, quantizer in self.rules)
-
     def in_blocks(self, size: int) -> "Recipe":
         """The recipe with as many weights to a scale wherever scales are by blocks. Raises RequestError for a
         recipe without such, and for a size that no kernel takes.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sardonyx.runtime.cli.tuning import Candidate, Timing, Work
 
 CANDIDATES = ("q8", "int8", "int4", "int4-small")
-BLOCKS = (32, 128)
+BLOCKS = (32, 64, 128)
 
 
 def command(
@@ -26,7 +26,7 @@ def command(
     ] = None,
     block: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="Weights to a scale; may be repeated. [32 and 128]"),
+        typer.Option(metavar="N", help="4-bit weights to a scale; may be repeated. [32, 64 and 128]"),
     ] = None,
     threads: Annotated[
         list[int] | None,
@@ -75,7 +75,9 @@ def command(
 
 
 def _candidates(recipes: Sequence[str], blocks: Sequence[int]) -> "list[Candidate]":
-    """Every recipe in blocks of every size, if it has blocks. Raises RequestError for an unknown one."""
+    """Recipes that are calibrated in blocks of every size: others promise too little error for larger ones.
+    Raises RequestError for an unknown recipe.
+    """
     from sardonyx.export.recipes import RECIPES
     from sardonyx.runtime.cli.tuning import Candidate
     from sardonyx.runtime.errors import RequestError
@@ -84,7 +86,7 @@ def _candidates(recipes: Sequence[str], blocks: Sequence[int]) -> "list[Candidat
     if unknown := [name for name in names if name not in RECIPES]:
         raise RequestError(f"recipe {unknown[0]!r} is not known; known: {', '.join(RECIPES)}")
     return [
-        Candidate(name, size) for name in names for size in (sizes if RECIPES[name].by_blocks else [None])
+        Candidate(name, size) for name in names for size in (sizes if RECIPES[name].calibrated else [None])
     ]
 
 
