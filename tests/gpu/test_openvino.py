@@ -10,7 +10,9 @@ from foreign_graphs import VOCAB, Graph, reference, write_settings
 from random_models import random_checkpoint
 from sardonyx.export.api import Options, export
 from sardonyx.export.check import check
-from sardonyx.export.verify import Scope, store
+from sardonyx.export.divergence import concatenated
+from sardonyx.export.texts import texts_of
+from sardonyx.export.verify import Scope, diverge, store
 from sardonyx.models import architectures
 from sardonyx.runtime.backends import sessions
 from sardonyx.runtime.backends.providers import PROVIDERS, place
@@ -73,6 +75,22 @@ def test_blocks_are_multiplied_without_rounding_activations(recipe: str, tmp_pat
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9
 
 
+def test_a_model_is_certified_there(tmp_path: Path) -> None:
+    """Measured against the CPU, stored beside the certificate of the CPU, and whole when it is loaded."""
+    folder, text = tmp_path / "it", tmp_path / "text.txt"
+    export(random_checkpoint({**architectures()["llama"].EXAMPLE}), folder, recipe="fp32", options=PORTABLE)
+    text.write_text("An onyx is a banded stone; " * 40)
+    certificate, checks = check(folder, folder, Scope(files=(text,), place=OPENVINO))
+    assert certificate is not None
+    assert certificate.machine.provider == "OpenVINOExecutionProvider"
+    assert certificate.machine.onnxruntime == sessions.VERSION
+    assert all(one.met for one in checks), [one for one in checks if not one.met]
+    store(folder, certificate, "openvino")
+    assert (folder / "certificate-openvino.json").is_file()
+    with checking(folder, read_manifest(folder)):
+        pass
+
+
 @pytest.mark.parametrize("graph", [Graph(), Graph("counted"), Graph(kept=True), Graph("by_shape")], ids=str)
 def test_graphs_of_neighbours_run(graph: Graph, tmp_path: Path) -> None:
     graph.write(write_settings(tmp_path / "theirs") / "model.onnx")
@@ -104,16 +122,9 @@ def test_smollm2_says_what_it_says_on_the_cpu(smollm2: Path) -> None:
     assert there.tokens == here.tokens
 
 
-def test_smollm2_is_certified_there(smollm2: Path, tmp_path: Path) -> None:
-    """Measured against the CPU, stored beside the certificate of the CPU, and whole when it is loaded."""
+def test_smollm2_diverges_by_nothing(smollm2: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("An onyx is a banded stone; a sardonyx is one with layers of red. " * 16)
-    certificate, checks = check(smollm2, smollm2, Scope(files=(text,), place=OPENVINO))
-    assert certificate is not None
-    assert certificate.machine.provider == "OpenVINOExecutionProvider"
-    assert certificate.overall.kl_mean < 1e-6
-    assert all(check.met for check in checks), [check for check in checks if not check.met]
-    store(smollm2, certificate, "openvino")
-    assert (smollm2 / "certificate-openvino.json").is_file()
-    with checking(smollm2, read_manifest(smollm2)):
-        pass
+    llm, reference = (LLM.load(smollm2, place=p) for p in (OPENVINO, place("cpu")))
+    found = concatenated(list(diverge(reference, llm, texts_of(llm, (text,))).values()))
+    assert found.kl.mean() < 1e-6

@@ -3,6 +3,8 @@
 import platform
 from importlib.metadata import version
 
+import onnxruntime
+
 from sardonyx.export.certificate import Machine
 from sardonyx.runtime.hardware import cpu_name
 from sardonyx.runtime.threads import usable_cores
@@ -15,7 +17,7 @@ def this_machine(provider: str) -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         threads=usable_cores(),
         provider=provider,
-        onnxruntime=version("onnxruntime"),
+        onnxruntime=onnxruntime.__version__,  # whichever package it is of
         numpy=version("numpy"),
         python=platform.python_version(),
     )
