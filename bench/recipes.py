@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sardonyx.export import rounding
@@ -48,7 +48,8 @@ ROWS: Mapping[str, Row] = {
     "+ tables in 4 bits, too": Row(EVERYTHING),
     "+ values in 8 bits: `int4-small`": Row(RECIPES["int4-small"]),
     "+ tables and what leaves the MLP in 8 bits: `int4`": Row(RECIPES["int4"]),
-    "`int8`": Row(RECIPES["int8"]),
+    "8-bit weights and activations, a scale for each token": Row(replace(RECIPES["int8"], calibrate=False)),
+    "+ smoothed, a scale for all tokens where that does no harm: `int8`": Row(RECIPES["int8"]),
     "`q8`": Row(RECIPES["q8"]),
 }
 

@@ -233,6 +233,20 @@ def test_w8a8_is_off_by_half_a_step_at_most(rows: Float32) -> None:
     assert np.all(np.abs(W8A8().dequantized(rows) - rows) <= 0.5001 * step[:, None] + 1e-37)
 
 
+@pytest.mark.parametrize("quantizer", [W8A8(), W8A8(step=0.02)], ids=str)
+def test_w8a8_keeps_tokens_apart(quantizer: W8A8) -> None:
+    """Zeros become zeros, and a token that is no number spoils none of the others."""
+    rng = np.random.default_rng(4)
+    weight = rng.standard_normal((24, 48)).astype(np.float32)
+    x = rng.standard_normal((2, 3, 48)).astype(np.float32)
+    x[0, 1], x[1, 0, 7], x[1, 2] = 0, np.nan, 1e30
+    found = linear(quantizer, x, [weight], None)
+    assert not found[0, 1].any()
+    for place in ((0, 0), (0, 2), (1, 1)):
+        alone = linear(quantizer, x[place][None, None], [weight], None)
+        np.testing.assert_array_equal(found[place], alone[0, 0])
+
+
 @pytest.mark.parametrize("options", [{"bits": 3}, {"bits": 4, "block": 24}, {"bits": 8, "block": 512}])
 def test_nbits_refuses_what_the_kernel_has_not(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="bits are 4 or 8, blocks 16, 32, 64, 128, 256"):

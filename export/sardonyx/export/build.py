@@ -19,6 +19,7 @@ from sardonyx.export.cost_graph import cost
 from sardonyx.export.onnx_builder import Scales
 from sardonyx.export.onnx_graph import OnnxGraph, Plan
 from sardonyx.export.parallel import single_threaded_blas
+from sardonyx.export.quantizers import Choosing
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import CPU, Target
 from sardonyx.export.weight_file import WeightFile
@@ -150,20 +151,25 @@ def listener(progress: Progress, total: int, what: str) -> OnRead:
 
 def _calibration(folder: Path, decoder: Decoder, plan: Plan, bos: int | None) -> Calibration | None:
     """If the recipe wants one, and the text is long enough for a window in the tokens of this model."""
-    if not plan.recipe.calibrated:
+    recipe = plan.recipe
+    if not (recipe.calibrated or recipe.sampled):
         return None
     windows = windows_of_text(TEXT, folder, bos, min(WIDTH, plan.context))
     if not windows:
         return None
     return Calibration(
-        decoder, plan.checkpoint, windows, lambda weight: plan.recipe.quantizer(weight.name).calibrated
+        decoder,
+        plan.checkpoint,
+        windows,
+        lambda weight: recipe.calibrated and recipe.quantizer(weight.name).calibrated,
+        lambda weight: recipe.sampled and isinstance(recipe.quantizer(weight.name), Choosing),
     )
 
 
 def _write_graph(folder: Path, decoder: Decoder, plan: Plan, calibration: Calibration | None) -> OnnxGraph:
     """Write the network stage by stage, with a calibration each after it was seen at work."""
     if calibration:
-        plan = replace(plan, measured=calibration.measured)
+        plan = replace(plan, measured=calibration.measured, sampled=calibration.sample)
     with WeightFile(folder, WEIGHTS_NAME) as weights, single_threaded_blas():
         graph = OnnxGraph(plan, weights)
         value: Any = None

@@ -18,7 +18,7 @@ import numpy as np
 from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.numpy_graph import Float64, NumpyGraph
 from sardonyx.export.parallel import in_parallel
-from sardonyx.export.weights import CHUNK_ELEMENTS, Moment, check_finite
+from sardonyx.export.weights import CHUNK_ELEMENTS, Moment, Sample, check_finite
 from sardonyx.models.decoder import Decoder
 from sardonyx.models.graph import Activation, Expert, Linear, MixtureSpec, Weight
 from sardonyx.runtime.errors import SourceError
@@ -39,13 +39,21 @@ SPAN = 2048
 HELD = 1 << 28
 """Bytes of a stage's weights that are held while windows go through it; others are read for each."""
 
+SAMPLED = 16
+"""Tokens of each window that are kept as a sample, its first among them."""
+
 Stage = Callable[[Any, Any], Any]
 """One of `Decoder.stages()`."""
 
 Tokens = Sequence[int]
 
 Wanted = Callable[[Weight], bool]
-"""Whether anybody will ask for the moment of what a weight multiplies."""
+"""Whether anybody will ask for something about what a weight multiplies."""
+
+
+def nobody(weight: Weight) -> bool:
+    """Nobody will."""
+    return False
 
 
 class Weights(Protocol):
@@ -134,17 +142,26 @@ class Window(NumpyGraph):
 
 
 class Calibration:
-    """Windows of tokens on their way through a network."""
+    """Windows of tokens on their way through a network. Of the weights that are `wanted` moments are known,
+    of those `sampled` samples.
+    """
 
     def __init__(
-        self, decoder: Decoder, checkpoint: Checkpoint, windows: Sequence[Tokens], wanted: Wanted
+        self,
+        decoder: Decoder,
+        checkpoint: Checkpoint,
+        windows: Sequence[Tokens],
+        wanted: Wanted,
+        sampled: Wanted = nobody,
     ) -> None:
         self._decoder = decoder
         self._wanted = wanted
+        self._sampled = sampled
         self._checkpoint = checkpoint
         self._windows = windows
         self._values: list[Any] = [None] * len(windows)
         self._moments: dict[Weight, Moment] = {}
+        self._samples: dict[Weight, Sample] = {}
 
     def run(self, stage: Stage) -> None:
         """Take all windows through the next stage. Raises SourceError for weights that are no numbers."""
@@ -157,14 +174,25 @@ class Calibration:
             return window
 
         sums: dict[tuple[Weight, ...], MomentSum] = defaultdict(MomentSum)
+        rows: dict[tuple[Weight, ...], list[Float32]] = defaultdict(list)
+        largest: dict[tuple[Weight, ...], list[Float32]] = defaultdict(list)
         for window in in_parallel(through, range(len(self._windows))):
             with np.errstate(over="ignore", invalid="ignore"):
                 for multipliers, x in window.multiplied.items():
                     if any(map(self._wanted, multipliers)):
                         sums[multipliers].add(x)
+                    if any(map(self._sampled, multipliers)):
+                        rows[multipliers].append(x[:: max(1, len(x) // SAMPLED)].copy())
+                        largest[multipliers].append(np.abs(x).max(0))
+        self._samples = {
+            weight: Sample(np.concatenate(rows[stack]), np.max(found, axis=0))
+            for stack, found in largest.items()
+            for weight in stack
+        }
         self._moments = {weight: found.mean() for stack, found in sums.items() for weight in stack}
-        for weight, moment in self._moments.items():
-            if not all(np.isfinite(square).all() for square in moment):
+        seen = {weight: [sample.largest] for weight, sample in self._samples.items()}
+        for weight, numbers in (*self._moments.items(), *seen.items()):
+            if not all(np.isfinite(array).all() for array in numbers):
                 raise SourceError(
                     f"{self._checkpoint.path}: what {weight.name} multiplies grows beyond float32 on the "
                     "calibration text; export with --no-calibrate"
@@ -183,6 +211,10 @@ class Calibration:
     def measured(self, weight: Weight) -> Moment | None:
         """The moment of what a weight multiplied in the last stage, if it did."""
         return self._moments.get(weight)
+
+    def sample(self, weight: Weight) -> Sample | None:
+        """A sample of what a weight multiplied in the last stage, if it did."""
+        return self._samples.get(weight)
 
 
 class MomentSum:

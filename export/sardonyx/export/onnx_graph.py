@@ -5,8 +5,8 @@ the parts are needed apart, and attention is left to the target's lowering. It k
 quantizer.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -19,11 +19,11 @@ from sardonyx.export.checkpoint import Checkpoint, Float32
 from sardonyx.export.convolution import convolve
 from sardonyx.export.experts import Stack, mixture
 from sardonyx.export.onnx_builder import OnnxBuilder, Scales
-from sardonyx.export.quantizers import Quantizer
+from sardonyx.export.quantizers import Choosing, Quantizer
 from sardonyx.export.recipes import Recipe
 from sardonyx.export.targets import Target
 from sardonyx.export.weight_file import WeightFile
-from sardonyx.export.weights import Matrix, Measured, OnRead, check_finite, unmeasured, unseen
+from sardonyx.export.weights import Matrix, Measured, OnRead, Sampled, check_finite, unmeasured, unseen
 from sardonyx.models.config import ConfigError
 from sardonyx.models.graph import Activation, AttentionSpec, Expert, Linear, MixtureSpec, Weight
 
@@ -45,7 +45,16 @@ class Sum:
     b: ir.Value
 
 
-Value = ir.Value | Slice | Sum
+@dataclass(frozen=True, eq=False)
+class Normed:
+    """A normed value, not yet in the graph: for who reads it first its weights may be divided at no cost."""
+
+    x: "Value"
+    weights: tuple[Weight, ...]
+    norm: Callable[[Sequence[ir.Value]], norms.Norm]
+
+
+Value = ir.Value | Slice | Sum | Normed
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Plan:
     adapters: Sequence[Adapter] = ()
     """Kept beside the weights, to be switched."""
     measured: Measured = unmeasured
+    sampled: Sampled = unmeasured
     scales: Scales | None = None
 
 
@@ -90,13 +100,12 @@ class OnnxGraph:
 
     def linear(self, x: Value, *layers: Linear) -> tuple[Value, ...]:
         results: list[Value] = []
-        value = self._value(x)
-        value.type, value.shape = self._float, ir.Shape([*self._positions, layers[0].inputs])
         for quantizer, group in groupby(layers, key=lambda layer: self._quantizer(layer.weight)):
             stack = tuple(group)
-            bias = self._bias(stack)
-            matrix = self._matrix(*(layer.weight for layer in stack))
-            packed = quantizer.linear(self.builder, value, matrix, bias)
+            quantizer, matrix = self._chosen(quantizer, self._matrix(*(layer.weight for layer in stack)))
+            value = self._divided(x, matrix)
+            value.type, value.shape = self._float, ir.Shape([*self._positions, layers[0].inputs])
+            packed = quantizer.linear(self.builder, value, matrix, self._bias(stack))
             if "rows" in self._positions:  # behind `select` nobody knows whose position it is
                 name = matrix.name.removesuffix(".weight")
                 packed = self.branches.added(self.builder, value, packed, stack, name)
@@ -117,13 +126,15 @@ class OnnxGraph:
         return self._plan.target.activations[function](self.builder, self._value(x))
 
     def rms_norm(self, x: Value, weight: Weight, epsilon: float, groups: int = 1) -> Value:
-        return self._normed(x, weight, self._plan.target.norms.rms(self._stored(weight), epsilon, groups))
+        rms = self._plan.target.norms.rms
+        return self._normed(x, (weight,), lambda weights: rms(weights[0], epsilon, groups))
 
     def layer_norm(
         self, x: Value, weight: Weight, bias: Weight | None, epsilon: float, groups: int = 1
     ) -> Value:
-        weights = [self._stored(part) for part in (weight, bias) if part]
-        return self._normed(x, weight, self._plan.target.norms.layer(weights, epsilon, groups))
+        weights = (weight,) if bias is None else (weight, bias)
+        layer = self._plan.target.norms.layer
+        return self._normed(x, weights, lambda weights: layer(weights, epsilon, groups))
 
     def attend(
         self, qkv: tuple[Value, Value, Value], spec: AttentionSpec, at: str, sinks: Weight | None = None
@@ -172,11 +183,17 @@ class OnnxGraph:
             return x
         if isinstance(x, Sum):
             return self.builder.once(x, lambda: self.builder.op("Add", x.a, x.b))
+        if isinstance(x, Normed):
+            return self.builder.once(x, lambda: self._norm(x.x, x.norm([*map(self._stored, x.weights)])))
         parts = self.builder.once((x.packed, "split"), lambda: self._split(x))
         return parts[x.index]
 
-    def _normed(self, x: Value, weight: Weight, norm: norms.Norm) -> ir.Value:
-        return self.builder.once((x, weight), lambda: self._norm(x, norm))  # parallel branches share one
+    def _normed(
+        self, x: Value, weights: tuple[Weight, ...], norm: Callable[[Sequence[ir.Value]], norms.Norm]
+    ) -> Normed:
+        return self.builder.once(
+            (x, weights), lambda: Normed(x, weights, norm)
+        )  # parallel branches share one
 
     def _norm(self, x: Value, norm: norms.Norm) -> ir.Value:
         if isinstance(x, Sum) and norm.groups == 1 and not self.builder.made(x):
@@ -185,6 +202,20 @@ class OnnxGraph:
             return normed
         return norm.of(self.builder, self._value(x))
 
+    def _divided(self, x: Value, matrix: Matrix) -> ir.Value:
+        """The value as this matrix wants it, its inputs divided by the matrix's factors."""
+        factors = matrix.factors
+        if factors is None:
+            return self._value(x)
+        stem = matrix.name.removesuffix(".weight")
+        if isinstance(x, Normed) and all(weight.shape == factors.shape for weight in x.weights):
+            return self._norm(x.x, x.norm([self._stored(weight, stem, factors) for weight in x.weights]))
+        inverse = np.reciprocal(factors)
+        stored = self.builder.stored(
+            f"{stem}.smoothing", self.builder.float, factors.shape, lambda: [inverse]
+        )
+        return self.builder.op("Mul", self._value(x), stored)
+
     def _packed(self, parts: Sequence[Value]) -> Sequence[ir.Value | None]:
         """The parts as one packed value followed by nothing, if that is how they lie; else each by itself."""
         first = parts[0]
@@ -192,11 +223,14 @@ class OnnxGraph:
             return [first.packed] + [None] * (len(parts) - 1)
         return [self._value(part) for part in parts]
 
-    def _stored(self, weight: Weight) -> ir.Value:
-        """Norm weights, sinks and positions as they are: no quantizer touches them."""
-        return self.builder.stored(
-            weight.name, self.builder.float, weight.shape, lambda: [self._rows(weight)]
-        )
+    def _stored(self, weight: Weight, reader: str = "", factors: Float32 | None = None) -> ir.Value:
+        """Norm weights, sinks and positions: no quantizer touches them. Divided for a reader if it asks."""
+        name = weight.name if factors is None else f"{reader}.{'.'.join(weight.name.split('.')[-2:])}"
+
+        def rows() -> list[Float32]:
+            return [self._rows(weight) if factors is None else self._rows(weight) / factors]
+
+        return self.builder.stored(name, self.builder.float, weight.shape, rows)
 
     def _vector(self, *parts: Weight | int) -> ir.Value:
         """Biases as they are, one after another; a number stands for so many zeros."""
@@ -208,7 +242,7 @@ class OnnxGraph:
         if isinstance(part, int):
             return np.zeros(part, np.float32)
         rows = self._plan.checkpoint.tensor(part.name).rows(0, part.shape[0])
-        self._on_read(rows, part.name)
+        self.builder.once(("read", part), lambda: self._on_read(rows, part.name))
         return rows
 
     def _on_read(self, values: Float32, name: str) -> None:
@@ -224,9 +258,17 @@ class OnnxGraph:
         self.quantizer_of[weight.name] = str(quantizer)
         return quantizer
 
+    def _chosen(self, quantizer: Quantizer, matrix: Matrix) -> tuple[Quantizer, Matrix]:
+        """What a quantizer that chooses makes of it. What adapters will make of inputs nobody knows."""
+        if not isinstance(quantizer, Choosing) or self._plan.adapters:
+            return quantizer, matrix
+        chosen, factors = quantizer.chosen(matrix)
+        self.quantizer_of |= {weight.name: str(chosen) for weight, _ in matrix.parts}
+        return chosen, replace(matrix, factors=factors)
+
     def _matrix(self, *weights: Weight) -> Matrix:
         parts = tuple((weight, self._plan.checkpoint.tensor(weight.name)) for weight in weights)
-        return Matrix(parts, self._on_read, self._plan.measured)
+        return Matrix(parts, self._on_read, self._plan.measured, self._plan.sampled)
 
     def _bias(self, layers: Sequence[Linear]) -> ir.Value | None:
         if not any(layer.bias for layer in layers):

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from sardonyx.export.certificate import UNLIMITED, Limits
 from sardonyx.export.checkpoint import Checkpoint
-from sardonyx.export.quantizers import Quantizer
+from sardonyx.export.quantizers import Choosing, Quantizer
 from sardonyx.export.quantizers.gguf_blocks import as_stored
 from sardonyx.export.quantizers.half import Half
 from sardonyx.export.quantizers.nbits import BLOCKS, NBits
@@ -56,6 +56,11 @@ class Recipe:
     def calibrated(self) -> bool:
         """Whether a quantizer makes use of what its matrix multiplies, and shall."""
         return self.calibrate and any(quantizer.calibrated for _, quantizer in self.rules)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a quantizer looks at what its matrix multiplies, and shall."""
+        return self.calibrate and any(isinstance(quantizer, Choosing) for _, quantizer in self.rules)
 
     def quantizer(self, weight: str) -> Quantizer:
         return next(quantizer for pattern, quantizer in self.rules if fnmatchcase(weight, pattern))

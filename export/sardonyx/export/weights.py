@@ -28,13 +28,26 @@ Measured = Callable[[Weight], Moment | None]
 """The moment of what a weight multiplies, while it is known."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What a matrix was seen to multiply."""
+
+    rows: Float32
+    """Some of it, `[tokens, inputs]`."""
+    largest: Float32
+    """Of each input the largest magnitude of all that was seen, `[inputs]`."""
+
+
+Sampled = Callable[[Weight], Sample | None]
+"""A sample of what a weight multiplies, while it is known."""
+
+
 def unseen(values: Float32, name: str) -> None:
     """Nobody looks."""
 
 
-def unmeasured(weight: Weight) -> Moment | None:
+def unmeasured(weight: Weight) -> None:
     """Nothing is known."""
-    return None
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,9 @@ class Matrix:
     parts: tuple[tuple[Weight, LazyTensor], ...]
     on_read: OnRead = unseen
     measured: Measured = unmeasured
+    sampled: Sampled = unmeasured
+    factors: Float32 | None = None
+    """Of each column, `[inputs]`, by which it is multiplied; what the matrix multiplies was divided by it."""
 
     @property
     def name(self) -> str:
@@ -61,12 +77,17 @@ class Matrix:
         """Of what this matrix multiplies, if it was measured and is still known."""
         return self.measured(self.parts[0][0])
 
+    @property
+    def sample(self) -> Sample | None:
+        """Of what this matrix multiplies, factors left aside, if it was seen and is still known."""
+        return self.sampled(self.parts[0][0])
+
     def chunks(self, columns: slice = slice(None), elements: int | None = None) -> Iterator[Float32]:
         """All rows in order, as float32 `[some, columns]`, at most so many elements of them at a time."""
         for name, tensor, start, stop in self._pieces(elements or CHUNK_ELEMENTS):
             rows = tensor.rows(start, stop)[:, columns]
             self.on_read(rows, name)
-            yield rows
+            yield rows if self.factors is None else rows * self.factors[columns]
 
     def raw_chunks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """The same pieces as they are stored, `[some, bytes]`, and whose they are; `on_read` sees nothing."""

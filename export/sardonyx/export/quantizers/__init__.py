@@ -5,7 +5,7 @@ tensors mean (`dequantized`), so that a test can hold one against the other. It 
 recipe. Beside it in its file stand `EXAMPLES`, the ones that are tested.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
@@ -38,3 +38,13 @@ class Quantizer(Protocol):
 
     def rounding(self, x: Float32) -> Float32:
         """How far the kernel may round each of these activations, `[..., inputs]`: zeros if it does not."""
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A quantizer that looks at a matrix, and at a sample of what it multiplies, before it is written."""
+
+    def chosen(self, matrix: Matrix) -> tuple[Quantizer, Float32 | None]:
+        """What to write this matrix with, and by what to divide each input first, `[inputs]`, if by anything:
+        the matrix is multiplied by it instead.
+        """
