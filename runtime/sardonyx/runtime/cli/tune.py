@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from sardonyx.runtime.cli.tuning import Candidate, Timing, Work
 
 CANDIDATES = ("q8", "int8", "int4", "int4-small")
-BLOCKS = (32, 64, 128)
+BLOCKS = (32,)
+"""Others are faster, but the kernel then computes a batch otherwise than a text alone: no certificate."""
 
 
 def command(
@@ -26,7 +27,7 @@ def command(
     ] = None,
     block: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="4-bit weights to a scale; may be repeated. [32, 64 and 128]"),
+        typer.Option(metavar="N", help="4-bit weights to a scale; may be repeated. [32]"),
     ] = None,
     threads: Annotated[
         list[int] | None,
