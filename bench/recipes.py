@@ -46,7 +46,7 @@ ROWS: Mapping[str, Row] = {
     "+ errors compensated": Row(FOUR, sweeps=0),
     "+ descended": Row(FOUR),
     "+ tables in 4 bits, too": Row(EVERYTHING),
-    "+ values in 8 bits: `int4-small`": Row(RECIPES["int4-small"]),
+    "+ queries to values in 8 bits: `int4-small`": Row(RECIPES["int4-small"]),
     "+ tables and what leaves the MLP in 8 bits: `int4`": Row(RECIPES["int4"]),
     "8-bit weights and activations, a scale for each token": Row(replace(RECIPES["int8"], calibrate=False)),
     "+ smoothed, a scale for all tokens where that does no harm: `int8`": Row(RECIPES["int8"]),

@@ -3,7 +3,7 @@
 import pytest
 
 from sardonyx.export.cost_graph import cost
-from sardonyx.export.recipes import RECIPES
+from sardonyx.export.recipes import RECIPES, Recipe
 from sardonyx.models import architectures, describe
 from sardonyx.runtime.errors import RequestError
 
@@ -27,17 +27,25 @@ def test_every_matrix_has_a_quantizer(name: str, recipe: object) -> None:
         ("int8", "lm_head.weight", "int8/32"),
         ("int4", "model.embed_tokens.weight", "int8/32"),
         ("int4", "model.layers.11.self_attn.v_proj.weight", "int8/32"),
-        ("int4", "model.layers.11.self_attn.q_proj.weight", "int4/32"),
+        ("int4", "model.layers.11.self_attn.q_proj.weight", "int8/32"),
+        ("int4", "model.layers.11.self_attn.o_proj.weight", "int4/32"),
         ("int4", "model.layers.0.mlp.down_proj.weight", "int8/32"),
         ("int4", "model.layers.0.mlp.experts.3.down_proj.weight", "int4/32"),
         ("int4", "model.layers.0.mlp.gate.weight", "float32"),
         ("int4-small", "lm_head.weight", "int4/32"),
-        ("int4-small", "model.layers.11.self_attn.v_proj.weight", "int8/32"),
+        ("int4-small", "model.layers.11.self_attn.k_proj.weight", "int8/32"),
         ("int4-small", "model.layers.0.mlp.down_proj.weight", "int4/32"),
     ],
 )
 def test_what_a_tensor_gets(recipe: str, weight: str, quantizer: str) -> None:
     assert str(RECIPES[recipe].quantizer(weight)) == quantizer
+
+
+@pytest.mark.parametrize("recipe", UNIVERSAL, ids=lambda recipe: recipe.name)
+def test_attention_reads_one_product(recipe: Recipe) -> None:
+    """Weights that are stored alike are packed, and attention takes the packed tensor whole."""
+    stored = {str(recipe.quantizer(f"model.layers.3.self_attn.{x}_proj.weight")) for x in "qkv"}
+    assert len(stored) == 1
 
 
 def test_only_four_bits_are_calibrated() -> None:

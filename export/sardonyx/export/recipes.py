@@ -69,8 +69,10 @@ class Recipe:
 ROUTER, EXPERTS = "*.mlp.gate.weight", "*.mlp.experts.*"
 """A router is small, and a wrong choice of experts is worse than any rounding within them."""
 
-VALUES, LEAVING = "*.v_proj.weight", "*.down_proj.weight"
-"""What 4 bits harm most for its size: measured one kind at a time, see docs/recipes.md."""
+QKV, LEAVING = "*.[qkv]_proj.weight", "*.down_proj.weight"
+"""What 4 bits harm most for its size, values above all: measured one kind at a time, see docs/recipes.md.
+Queries and keys are stored like values: then all three are one multiplication, which attention reads whole.
+"""
 
 
 def _tables(quantizer: Quantizer) -> tuple[tuple[str, Quantizer], ...]:
@@ -104,14 +106,14 @@ _RECIPES = (
     ),
     Recipe(
         "int4",
-        "calibrated 4-bit blocks; vocabulary tables, values and what leaves the MLP in 8-bit blocks",
-        (*_tables(NBits(8)), (EXPERTS, NBits(4)), (VALUES, NBits(8)), (LEAVING, NBits(8)), ("*", NBits(4))),
+        "calibrated 4-bit blocks; vocabulary tables, queries to values, what leaves the MLP in 8-bit blocks",
+        (*_tables(NBits(8)), (EXPERTS, NBits(4)), (QKV, NBits(8)), (LEAVING, NBits(8)), ("*", NBits(4))),
         Limits(kl_mean=0.12, noise=6, flips=0.2),
     ),
     Recipe(
         "int4-small",
-        "calibrated 4-bit blocks, values in 8-bit blocks",
-        (*_tables(NBits(4)), (VALUES, NBits(8)), ("*", NBits(4))),
+        "calibrated 4-bit blocks, queries to values in 8-bit blocks",
+        (*_tables(NBits(4)), (QKV, NBits(8)), ("*", NBits(4))),
         Limits(kl_mean=0.22, noise=6, flips=0.2),
     ),
     Recipe("gguf", "the blocks of a quantized GGUF, not quantized again", (), fit=as_stored),
