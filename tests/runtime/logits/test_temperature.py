@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logit_rows import entropy, everything, kept, ranked, rows, softmax
@@ -41,6 +41,7 @@ def test_more_temperature_is_more_entropy_in_the_same_order(row: Row, degree: fl
 
 
 @given(rows, st.floats(0, 3), st.floats(0.1, 3), st.floats(0.2, 4))
+@example(np.array([-15.5, 18, -18.5], np.float32), 0.0, 1.0, 1.0)
 def test_dynamic_temperature_follows_the_entropy(
     row: Row, degree: float, reach: float, exponent: float
 ) -> None:
@@ -54,7 +55,8 @@ def test_dynamic_temperature_follows_the_entropy(
     chosen = lowest + (highest - lowest) * share**exponent
     with np.errstate(over="ignore"):  # minus infinity, where float32 ends
         expected = ((row.astype(np.float64) - row.max()) / chosen).astype(np.float32)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4)
+    # an entropy of nearly nothing has few digits in float32, but then no other token has a share that counts
+    np.testing.assert_allclose(np.maximum(logits, -200), np.maximum(expected, -200), rtol=1e-4)
 
 
 def test_dynamic_temperature_is_highest_for_a_uniform_row_and_lowest_for_a_certain_one() -> None:
