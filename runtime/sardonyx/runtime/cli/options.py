@@ -129,8 +129,11 @@ class GroupedCommand(TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
-                own = "Arguments" if param.param_type_name == "argument" else "Options"
-                groups.setdefault(getattr(param, "rich_help_panel", None) or own, []).append(record)
+                name, text = record
+                own = "Options"
+                if param.param_type_name == "argument":
+                    own, name = "Arguments", name.partition(" <")[0]  # all are texts
+                groups.setdefault(getattr(param, "rich_help_panel", None) or own, []).append((name, text))
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):
