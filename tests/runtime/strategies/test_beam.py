@@ -18,6 +18,13 @@ from scripted_llm import scripted_llm
 from toys import GREEDY, Logits, Player, ToyAnswer, decoded, greedily, logprob, logprobs, request, toy
 
 SEEDS = st.integers(0, 10_000)
+OPTIONS = st.builds(
+    BeamSearch,
+    num_beams=st.integers(1, 6),
+    length_penalty=st.sampled_from([-1.0, 0.0, 0.7, 1.0, 2.0]),
+    length_normalization=st.sampled_from(["hf", "gnmt"]),
+    early_stopping=st.sampled_from([True, False, "never"]),
+)
 END = frozenset({0})
 
 
@@ -89,29 +96,16 @@ def test_texts_that_cannot_go_on_are_dropped(seed: int, diverse: bool) -> None:
 
 
 @settings(max_examples=50)
-@given(
-    SEEDS,
-    st.integers(1, 6),
-    st.sampled_from([-1.0, 0.0, 0.7, 1.0, 2.0]),
-    st.sampled_from(["hf", "gnmt"]),
-    st.sampled_from([True, False, "never"]),
-)
-def test_scores_are_those_of_a_fresh_look(
-    seed: int, beams: int, penalty: float, normalization: Any, stopping: Any
-) -> None:
+@given(SEEDS, OPTIONS)
+def test_scores_are_those_of_a_fresh_look(seed: int, options: BeamSearch) -> None:
     model, prompt = toy(6, seed), [3, 1]
-    options = BeamSearch(
-        num_beams=beams,
-        length_penalty=penalty,
-        length_normalization=normalization,
-        early_stopping=stopping,
-    )
-    found = best(model, options, ToyAnswer(prompt, 7, END), n=beams)
-    assert len({tuple(tokens) for tokens, _ in found}) == beams
+    found = best(model, options, ToyAnswer(prompt, 7, END), n=options.num_beams)
+    assert len({tuple(tokens) for tokens, _ in found}) == options.num_beams
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
     for tokens, score in found:
-        base = len(tokens) if normalization == "hf" else (5 + len(tokens)) / 6
-        assert score == pytest.approx(logprob(model, prompt, tokens) / base**penalty, abs=1e-5)
+        base = len(tokens) if options.length_normalization == "hf" else (5 + len(tokens)) / 6
+        expected = logprob(model, prompt, tokens) / base**options.length_penalty
+        assert score == pytest.approx(expected, abs=1e-5)
         assert len(tokens) == 7 or tokens[-1] == 0
 
 
@@ -150,24 +144,10 @@ def searched(model: Logits, prompt: list[int], limit: int, options: BeamSearch) 
 
 
 @settings(max_examples=150)
-@given(
-    SEEDS,
-    st.integers(1, 5),
-    st.sampled_from([-1.0, 0.0, 0.7, 1.0, 2.0]),
-    st.sampled_from(["hf", "gnmt"]),
-    st.sampled_from([True, False, "never"]),
-)
-def test_what_is_kept_and_when_it_ends(
-    seed: int, beams: int, penalty: float, normalization: Any, stopping: Any
-) -> None:
+@given(SEEDS, OPTIONS)
+def test_what_is_kept_and_when_it_ends(seed: int, options: BeamSearch) -> None:
     model, prompt = toy(6, seed), [3, 1]
-    options = BeamSearch(
-        num_beams=beams,
-        length_penalty=penalty,
-        length_normalization=normalization,
-        early_stopping=stopping,
-    )
-    found = best(model, options, ToyAnswer(prompt, 6, END), n=beams)
+    found = best(model, options, ToyAnswer(prompt, 6, END), n=options.num_beams)
     assert [tuple(tokens) for tokens, _ in found] == searched(model, prompt, 6, options)
 
 
