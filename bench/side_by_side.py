@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from time import sleep
 from typing import Any
 
 from sardonyx.runtime.threads import usable_cores
@@ -29,6 +30,10 @@ WORKERS = {
     "llama.cpp": "llama_cpp_speed.py",
     "openvino-genai": "openvino_speed.py",
 }
+
+
+PAUSE_S = 0.3
+"""Before each request: after an answer threads look for work for a while, at the cost of other programs."""
 
 
 class Worker:
@@ -70,6 +75,7 @@ def main() -> None:
         for turn in range(options.repeats):
             tokens = [prompts.randrange(100, options.vocabulary) for _ in range(length)]
             for worker in workers[turn % len(workers) :] + workers[: turn % len(workers)]:
+                sleep(PAUSE_S)
                 found = worker.ask(tokens, options.new_tokens)
                 speed = (length / found["first"], (options.new_tokens - 1) / found["rest"])
                 seen[worker.name].append(speed)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from time import sleep
 from typing import TYPE_CHECKING
 
 from sardonyx.runtime.errors import RequestError
@@ -15,6 +16,10 @@ from sardonyx.runtime.errors import RequestError
 if TYPE_CHECKING:
     from sardonyx.runtime.answer import Usage
     from sardonyx.runtime.llm import LLM
+
+
+PAUSE_S = 0.1
+"""Between turns of models: after an answer its threads look for work for a while, at the cost of others."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def measure_all(llms: Sequence["LLM"], work: Work, on_run: Callable[[int, int], 
         for index in range(len(llms)):
             on_run(place * len(llms) + index, len(runs) * len(llms))
             now = (turn + index) % len(llms)
+            if len(llms) > 1:
+                sleep(PAUSE_S)
             usages[now][length].append(llms[now].generate(prompt, params).usage)
     return [[_medians(seen, usages[0][length]) for length, seen in own.items()] for own in usages]
 
