@@ -53,7 +53,7 @@ def _newest(g: OnnxBuilder, length: int) -> ir.Value:
 
     def make() -> ir.Value:
         counts = g.input("query_seqlens", ir.DataType.INT32, ["rows"])
-        starts = g.op("Reshape", g.op("Cast", counts, to=ir.DataType.INT64), _shape(g, -1, 1, 1))
+        starts = g.reshaped(g.op("Cast", counts, to=ir.DataType.INT64), -1, 1, 1)
         return g.op("Add", starts, g.constant(np.arange(length, dtype=np.int64)[:, None]))
 
     return g.once(("newest", length), make)
@@ -65,7 +65,7 @@ def _begun(g: OnnxBuilder, taps: int) -> ir.Value:
     def make() -> ir.Value:
         last = g.input("seqlens_k", ir.DataType.INT32, ["rows"])
         counts = g.input("query_seqlens", ir.DataType.INT32, ["rows"])
-        past = g.op("Reshape", g.op("Sub", last, counts), _shape(g, -1, 1, 1))  # cached, less one
+        past = g.reshaped(g.op("Sub", last, counts), -1, 1, 1)  # cached, less one
         return g.op(
             "GreaterOrEqual", past, g.constant(np.arange(taps - 1, dtype=np.int32)[::-1, None].copy())
         )
@@ -81,8 +81,4 @@ def _columns(g: OnnxBuilder, weights: ir.Value, taps: int) -> list[ir.Value]:
 
 def _cut(g: OnnxBuilder, strip: ir.Value, start: int, stop: int | None) -> ir.Value:
     end = np.iinfo(np.int64).max if stop is None else stop
-    return g.op("Slice", strip, _shape(g, start), _shape(g, end), _shape(g, 1))
-
-
-def _shape(g: OnnxBuilder, *dims: int) -> ir.Value:
-    return g.constant(np.array(dims, np.int64))
+    return g.op("Slice", strip, g.integers(start), g.integers(end), g.integers(1))

@@ -91,7 +91,7 @@ def mixture(
     such node.
     """
     x, scores = values
-    flat = g.op("Reshape", scores, g.constant(np.array([-1, len(stack.experts)], np.int64)))
+    flat = g.reshaped(scores, -1, len(stack.experts))
     if isinstance(quantizer, Float):
         return _float(g, (x, flat), stack, spec)
     if isinstance(quantizer, NBits):
@@ -153,7 +153,7 @@ def _block_tables(
         width = prod(flat.shape.numpy()[1:]) if flat.shape else -1
         return g.alias(flat, f"{flat.name}.of_experts", (experts, rows, width))
 
-    apart = g.op("Reshape", scales, g.constant(np.array([experts, rows, -1], np.int64)))
+    apart = g.reshaped(scales, experts, rows, -1)
     return of_experts(codes), apart, zero_points and of_experts(zero_points)
 
 

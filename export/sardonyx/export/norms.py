@@ -131,5 +131,5 @@ def _plain_rms(g: OnnxBuilder, x: ir.Value, gamma: ir.Value, epsilon: float) -> 
 def _in_groups(g: OnnxBuilder, x: ir.Value, groups: int, norm: Callable[[ir.Value], ir.Value]) -> ir.Value:
     if groups == 1:
         return norm(x)
-    parts = g.op("Reshape", x, g.constant(np.array([0, 0, groups, -1], np.int64)))
-    return g.op("Reshape", norm(parts), g.constant(np.array([0, 0, -1], np.int64)))
+    parts = g.reshaped(x, 0, 0, groups, -1)
+    return g.reshaped(norm(parts), 0, 0, -1)

@@ -210,6 +210,14 @@ class OnnxBuilder:
             )
         return self._initializers[key]
 
+    def integers(self, *numbers: int) -> ir.Value:
+        """A constant of dimensions, axes or places, `[numbers]`."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def reshaped(self, x: ir.Value, *dims: int) -> ir.Value:
+        """0 keeps a dimension, -1 is what is left."""
+        return self.op("Reshape", x, self.integers(*dims))
+
     def number(self, content: float | NDArray[Any]) -> ir.Value:
         """A small constant of the type that is computed with."""
         return self.constant(np.array(content, self.float.numpy()))

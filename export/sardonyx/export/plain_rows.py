@@ -16,7 +16,7 @@ def plain_rows(g: OnnxBuilder, ids: ir.Value, stored: Stored, bits: int, blocks:
     """
     codes, scales, zero_points = stored
     numbers = _numbers(g, g.op("Gather", codes, ids, axis=0), bits)
-    apart = _shaped(g, numbers, 0, 0, blocks, -1)
+    apart = g.reshaped(numbers, 0, 0, blocks, -1)
     if zero_points is None:
         middles = g.number(2 ** (bits - 1))
     else:
@@ -24,7 +24,7 @@ def plain_rows(g: OnnxBuilder, ids: ir.Value, stored: Stored, bits: int, blocks:
         kept = (g.constant(np.array([at], np.int64)) for at in (0, blocks, -1))
         middles = _column(g, g.op("Slice", wide, *kept))
     sizes = _column(g, g.op("Gather", scales, ids, axis=0))
-    return _shaped(g, g.op("Mul", g.op("Sub", apart, middles), sizes), 0, 0, -1)
+    return g.reshaped(g.op("Mul", g.op("Sub", apart, middles), sizes), 0, 0, -1)
 
 
 def _numbers(g: OnnxBuilder, codes: ir.Value, bits: int) -> ir.Value:
@@ -34,12 +34,8 @@ def _numbers(g: OnnxBuilder, codes: ir.Value, bits: int) -> ir.Value:
         return bytes_
     high = g.op("Floor", g.op("Mul", bytes_, g.number(1 / 16)))
     low = g.op("Sub", bytes_, g.op("Mul", high, g.number(16)))
-    return _shaped(g, g.op("Concat", _column(g, low), _column(g, high), axis=-1), 0, 0, -1)
+    return g.reshaped(g.op("Concat", _column(g, low), _column(g, high), axis=-1), 0, 0, -1)
 
 
 def _column(g: OnnxBuilder, x: ir.Value) -> ir.Value:
     return g.op("Unsqueeze", x, g.constant(np.array([-1], np.int64)))
-
-
-def _shaped(g: OnnxBuilder, x: ir.Value, *dims: int) -> ir.Value:
-    return g.op("Reshape", x, g.constant(np.array(dims, np.int64)))

@@ -48,7 +48,7 @@ class Lengths:
 
     def select(self, g: OnnxBuilder, x: ir.Value, hidden: int) -> ir.Value:
         rows = g.input("logit_rows", ir.DataType.INT64, ["wanted"])
-        flat = g.op("Reshape", x, g.constant(np.array([-1, hidden], np.int64)))
+        flat = g.reshaped(x, -1, hidden)
         return g.op("Gather", flat, rows, axis=0)
 
     def put_out(self, g: OnnxBuilder, value: ir.Value, name: str, width: int) -> None:
@@ -67,7 +67,7 @@ class Mask:
         kept = g.input("num_logits_to_keep", ir.DataType.INT64, [])
         start = g.op("Unsqueeze", g.op("Neg", kept), g.constant(np.array([0])))
         last = g.op("Slice", x, start, g.constant(np.array([LAST])), g.constant(np.array([1])))
-        return g.op("Reshape", last, g.constant(np.array([-1, hidden], np.int64)))
+        return g.reshaped(last, -1, hidden)
 
     def put_out(self, g: OnnxBuilder, value: ir.Value, name: str, width: int) -> None:
         rows = g.op("Shape", ids(g), start=0, end=1)

@@ -58,10 +58,10 @@ class Fit:
         return g.op("Pad", heads, g.constant(np.array(pads, np.int64)))
 
     def _heads(self, g: OnnxBuilder, x: ir.Value, width: int) -> ir.Value:
-        return g.op("Reshape", x, _shape(g, 0, 0, -1, width))
+        return g.reshaped(x, 0, 0, -1, width)
 
     def _flat(self, g: OnnxBuilder, heads: ir.Value) -> ir.Value:
-        return g.op("Reshape", heads, _shape(g, 0, 0, -1))
+        return g.reshaped(heads, 0, 0, -1)
 
 
 def fitted(width: int, rotation: Rotation | None) -> Fit:
@@ -79,7 +79,3 @@ def fitted(width: int, rotation: Rotation | None) -> Fit:
 
 def _rounded_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
-
-
-def _shape(g: OnnxBuilder, *dims: int) -> ir.Value:
-    return g.constant(np.array(dims, np.int64))

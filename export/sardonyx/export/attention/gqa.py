@@ -205,7 +205,7 @@ def _tables(g: OnnxBuilder, rotation: Rotation, fit: Fit) -> Tables:
     def make() -> Tables:
         ends = (g.constant(np.array(number, np.int64)) for number in (0, g.context, 1))
         positions = g.op("Cast", g.op("Range", *ends), to=ir.DataType.FLOAT)
-        column = g.op("Reshape", positions, g.constant(np.array([-1, 1], np.int64)))
+        column = g.reshaped(positions, -1, 1)
         angles = g.op("Cast", g.op("Mul", column, g.constant(frequencies)), to=wide)
         cosines, sines = (g.op(kind, angles) for kind in ("Cos", "Sin"))
         scaled = (g.op("Mul", table, g.constant(magnitudes)) for table in (cosines, sines))

@@ -48,7 +48,7 @@ def _places(g: OnnxBuilder) -> Places:
     zero, one, most = (g.constant(np.array(number, np.int64)) for number in (0, 1, g.context - 1))
     tokens = g.op("Gather", g.op("Shape", ids), one)
     past = g.op("Add", g.op("Cast", g.op("Sub", last, counts), to=ir.DataType.INT64), one)
-    column = g.op("Reshape", past, g.constant(np.array([-1, 1], np.int64)))
+    column = g.reshaped(past, -1, 1)
     positions = g.op("Add", column, g.op("Range", zero, tokens, one))
     return Places(
         g.op("Equal", tokens, one),

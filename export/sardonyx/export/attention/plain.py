@@ -29,8 +29,8 @@ def attend(
     layer = sum(known.kind == "kv" for known, _, _ in g.states) // 2
     keys, values = (_joined(g, x, f"{layer}.{name}", spec) for x, name in ((key, "key"), (value, "value")))
     groups = spec.heads // spec.kv_heads
-    grouped = _shaped(
-        g, g.op("Mul", query, g.number(spec.scale)), 0, spec.kv_heads, groups, -1, spec.head_width
+    grouped = g.reshaped(
+        g.op("Mul", query, g.number(spec.scale)), 0, spec.kv_heads, groups, -1, spec.head_width
     )
     axis = g.constant(np.array([2], np.int64))  # [rows, kv_heads, 1, positions, width]
     turned = g.op("Unsqueeze", g.op("Transpose", keys, perm=[0, 1, 3, 2]), axis)
@@ -40,8 +40,8 @@ def attend(
         scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, cap)), cap)
     shares = _shares(g, g.op("Where", _seen(g, spec.window), scores, g.number(LOWEST)), sinks, spec)
     mixed = g.op("MatMul", shares, g.op("Unsqueeze", values, axis))
-    flat = _shaped(g, mixed, 0, spec.heads, -1, spec.head_width)
-    return _shaped(g, g.op("Transpose", flat, perm=[0, 2, 1, 3]), 0, 0, spec.heads * spec.head_width)
+    flat = g.reshaped(mixed, 0, spec.heads, -1, spec.head_width)
+    return g.reshaped(g.op("Transpose", flat, perm=[0, 2, 1, 3]), 0, 0, spec.heads * spec.head_width)
 
 
 def _heads(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) -> list[ir.Value]:
@@ -54,7 +54,7 @@ def _heads(g: OnnxBuilder, qkv: Sequence[ir.Value | None], spec: AttentionSpec) 
     heads = []
     for part, count in zip(parts, counts, strict=True):
         assert part is not None
-        heads.append(g.op("Transpose", _shaped(g, part, 0, 0, count, spec.head_width), perm=[0, 2, 1, 3]))
+        heads.append(g.op("Transpose", g.reshaped(part, 0, 0, count, spec.head_width), perm=[0, 2, 1, 3]))
     return heads
 
 
@@ -119,15 +119,11 @@ def _shares(g: OnnxBuilder, scores: ir.Value, sinks: ir.Value | None, spec: Atte
     """Of each position, `[rows, kv_heads, groups, tokens, positions]`; what sinks take goes nowhere."""
     if sinks is None:
         return g.op("Softmax", scores, axis=-1)
-    apart = _shaped(g, sinks, 1, spec.kv_heads, -1, 1, 1)
+    apart = g.reshaped(sinks, 1, spec.kv_heads, -1, 1, 1)
     like = g.op("Slice", scores, *(g.constant(np.array([at], np.int64)) for at in (0, 1, -1)))
     column = g.op("Add", g.op("Mul", like, g.number(0)), apart)
     shares = g.op("Softmax", g.op("Concat", scores, column, axis=-1), axis=-1)
     return g.op("Slice", shares, *(g.constant(np.array([at], np.int64)) for at in (0, -1, -1)))
-
-
-def _shaped(g: OnnxBuilder, x: ir.Value, *dims: int) -> ir.Value:
-    return g.op("Reshape", x, g.constant(np.array(dims, np.int64)))
 
 
 def _cast(g: OnnxBuilder, x: ir.Value) -> ir.Value:

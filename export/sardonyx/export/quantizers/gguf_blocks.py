@@ -86,10 +86,10 @@ class GGUFBlocks:
         )
         if not self.layout.affine:
             return rows
-        groups = g.op("Reshape", rows, _shape(g, 0, 0, -1, self.layout.width))
+        groups = g.reshaped(rows, 0, 0, -1, self.layout.width)
         offsets = g.op("Gather", self._offsets(g, table), ids, axis=0)
-        moved = g.op("Add", groups, g.op("Unsqueeze", offsets, _shape(g, -1)))
-        return g.op("Reshape", moved, _shape(g, 0, 0, table.shape[1]))
+        moved = g.op("Add", groups, g.op("Unsqueeze", offsets, g.integers(-1)))
+        return g.reshaped(moved, 0, 0, table.shape[1])
 
     def dequantized(self, rows: Float32, moment: Moment | None = None) -> Float32:
         return rows
@@ -123,7 +123,7 @@ class GGUFBlocks:
         high = g.op("BitwiseAnd", high, _bytes(g, 2**bits - 1))
         high = g.op("BitShift", high, _bytes(g, 4), direction="LEFT")
         codes = g.op("BitwiseOr", g.op("Cast", low, to=ir.DataType.UINT8), high)
-        return g.op("Reshape", codes, _shape(g, *shape))
+        return g.reshaped(codes, *shape)
 
     def _middles(self, g: OnnxBuilder, weight: Matrix) -> ir.Value | None:
         """The kernel's zero points, `[outputs, groups]`; None where it has the same."""
@@ -133,7 +133,7 @@ class GGUFBlocks:
             return g.once((weight.name, "middles"), lambda: self._codes_of_zero(g, weight))
         outputs, inputs = weight.shape
         middle = _bytes(g, 2 ** (self.layout.bits - 1))
-        return g.op("Expand", middle, _shape(g, outputs, inputs // self.layout.width))
+        return g.op("Expand", middle, g.integers(outputs, inputs // self.layout.width))
 
     def _codes_of_zero(self, g: OnnxBuilder, weight: Matrix) -> ir.Value:
         """The code nearest to a weight of zero. The kernel rounds activations while it multiplies codes less
@@ -149,7 +149,7 @@ class GGUFBlocks:
         shape = (table.shape[0], table.shape[1] * self._kernel_bits // 8)
         if codes.const_value is not None:
             return g.alias(codes, f"{table.name}.rows", shape)
-        return g.op("Reshape", codes, _shape(g, *shape))
+        return g.reshaped(codes, *shape)
 
     def _scales(self, g: OnnxBuilder, weight: Matrix) -> ir.Value:
         """`[outputs, groups]`"""
@@ -189,7 +189,7 @@ class GGUFBlocks:
         kind = ir.DataType.from_numpy(self.layout.fields["scales"][0].base)
         integers = self._stored(g, weight, f"{what}_factors", kind, (outputs, blocks, groups), factors)
         wide = (g.op("Cast", value, to=ir.DataType.FLOAT) for value in (stored, integers))
-        return g.op("Reshape", g.op("Mul", *wide), _shape(g, outputs, blocks * groups))
+        return g.reshaped(g.op("Mul", *wide), outputs, blocks * groups)
 
     def _group_sums(self, g: OnnxBuilder, x: ir.Value) -> ir.Value:
         """`[..., inputs]` to `[..., groups]`, once for all matrices that read the same x."""
@@ -197,8 +197,8 @@ class GGUFBlocks:
         def make() -> ir.Value:
             assert x.shape is not None
             kept = [0] * (len(x.shape) - 1)
-            grouped = g.op("Reshape", x, _shape(g, *kept, -1, self.layout.width))
-            return g.op("ReduceSum", grouped, _shape(g, -1), keepdims=0)
+            grouped = g.reshaped(x, *kept, -1, self.layout.width)
+            return g.op("ReduceSum", grouped, g.integers(-1), keepdims=0)
 
         return g.once((x, "group sums", self.layout.width), make)
 
@@ -265,10 +265,6 @@ def _packed(values: UInt8, bits: int) -> UInt8:
     split = values.reshape(*values.shape[:-1], -1, together) << places
     packed: UInt8 = np.bitwise_or.reduce(split, axis=-1)
     return packed
-
-
-def _shape(g: OnnxBuilder, *dims: int) -> ir.Value:
-    return g.constant(np.array(dims, np.int64))
 
 
 def _bytes(g: OnnxBuilder, *values: int) -> ir.Value:
