@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from elsewhere import Steps, logits, says_the_same
 from random_models import UNMEASURED, random_checkpoint
 from sardonyx.export.api import Options, export
 from sardonyx.models import architectures
@@ -15,10 +15,6 @@ from sardonyx.runtime.backends.providers import PROVIDERS, place
 from sardonyx.runtime.fetch import pull
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.llm import LLM
-from sardonyx.runtime.loading import load_parts
-from sardonyx.runtime.model import Model, Step
-from sardonyx.runtime.params import SamplingParams
-from sardonyx.runtime.strategies import Feed
 
 pytestmark = [
     pytest.mark.cuda,
@@ -37,9 +33,8 @@ def test_halves_are_computed_there(name: str, tmp_path: Path) -> None:
     for target, recipe in (("portable", "fp32"), ("cuda", "fp16")):
         export(checkpoint, tmp_path / target, recipe=recipe, options=replace(UNMEASURED, target=target))
     tokens = np.random.default_rng(0).integers(0, checkpoint.config["vocab_size"], 60).tolist()
-    feeds = [Feed([part], wanted=len(part)) for part in (tokens[:40], tokens[40:41], tokens[41:])]
     here, there = (
-        np.concatenate([out for (out,) in LLM.load(tmp_path / target, place=place(provider)).logits(*feeds)])
+        logits(LLM.load(tmp_path / target, place=place(provider)), tokens)
         for target, provider in (("portable", "cpu"), ("cuda", "cuda"))
     )
     assert np.abs(there - here).max() <= 0.01 * np.abs(here).max()
@@ -48,22 +43,16 @@ def test_halves_are_computed_there(name: str, tmp_path: Path) -> None:
 def test_states_stay_on_the_device(tmp_path: Path) -> None:
     checkpoint = random_checkpoint({**architectures()["llama"].EXAMPLE})
     export(checkpoint, tmp_path / "it", recipe="fp16", options=replace(UNMEASURED, target="cuda"))
-    parts = load_parts(tmp_path / "it", 1, CUDA)
-    states: Any = parts.program._program._cache._resident  # type: ignore[attr-defined]
-    model = Model(parts.manifest, parts.program)
-    row = model.arena.row()
-    model.forward([Step(row, list(range(1, 21)))])
-    there = states.copies
-    assert there == len(parts.manifest.states)
+    steps = Steps(tmp_path / "it", CUDA)
+    steps.feed(*range(1, 21))
+    there = steps.copies
+    assert there == steps.states
     for token in range(21, 29):
-        model.forward([Step(row, [token])])
-    assert states.copies == there
+        steps.feed(token)
+    assert steps.copies == there
 
 
 def test_smollm2_says_what_it_says_on_the_cpu(tmp_path: Path) -> None:
     source = pull(DEFAULT_MODEL, Library.of_user(), lambda done, total, what: None)
     export(source, tmp_path / "it", recipe="fp16", options=Options(context=256, verify=False, target="cuda"))
-    params = SamplingParams(temperature=0, max_tokens=8)
-    prompt = [{"role": "user", "content": "What is the capital of France?"}]
-    here, there = (LLM.load(tmp_path / "it", place=p).generate(prompt, params) for p in (place("cpu"), CUDA))
-    assert there.tokens == here.tokens
+    assert says_the_same(tmp_path / "it", CUDA, max_tokens=8)

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from elsewhere import logits, mean_kl, says_the_same
 from foreign_graphs import VOCAB, Graph, reference, write_settings
 from random_models import random_checkpoint
 from sardonyx.export.api import Options, export
 from sardonyx.export.check import check
-from sardonyx.export.divergence import concatenated
-from sardonyx.export.texts import texts_of
-from sardonyx.export.verify import Scope, diverge, store
+from sardonyx.export.verify import Scope, store
 from sardonyx.models import architectures
 from sardonyx.runtime.backends import sessions
 from sardonyx.runtime.backends.providers import PROVIDERS, place
@@ -22,8 +21,6 @@ from sardonyx.runtime.integrity import checking
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.llm import LLM
 from sardonyx.runtime.manifest import read_manifest
-from sardonyx.runtime.params import SamplingParams
-from sardonyx.runtime.strategies import Feed
 
 pytestmark = pytest.mark.openvino
 
@@ -34,12 +31,6 @@ PORTABLE = Options(verify=False, calibrate=False, target="portable")
 @pytest.fixture(scope="module", autouse=True)
 def device() -> None:
     assert PROVIDERS["openvino"] in sessions.present(), "run this with: make openvino"
-
-
-def logits(llm: LLM, tokens: list[int]) -> np.ndarray:
-    """A prompt, single steps, several tokens behind a past."""
-    feeds = [tokens[:40], [tokens[40]], [tokens[41]], tokens[42:]]
-    return np.concatenate([out for (out,) in llm.logits(*(Feed([f], wanted=len(f)) for f in feeds))])
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "fp16"])
@@ -116,15 +107,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_smollm2_says_what_it_says_on_the_cpu(smollm2: Path) -> None:
-    params = SamplingParams(temperature=0, max_tokens=8)
-    prompt = [{"role": "user", "content": "What is the capital of France?"}]
-    here, there = (LLM.load(smollm2, place=p).generate(prompt, params) for p in (place("cpu"), OPENVINO))
-    assert there.tokens == here.tokens
+    assert says_the_same(smollm2, OPENVINO, max_tokens=8)
 
 
 def test_smollm2_diverges_by_nothing(smollm2: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("An onyx is a banded stone; a sardonyx is one with layers of red. " * 16)
-    llm, reference = (LLM.load(smollm2, place=p) for p in (OPENVINO, place("cpu")))
-    found = concatenated(list(diverge(reference, llm, texts_of(llm, (text,))).values()))
-    assert found.kl.mean() < 1e-6
+    assert mean_kl(smollm2, OPENVINO, tmp_path / "text.txt", sentences=16) < 1e-6

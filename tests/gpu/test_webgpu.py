@@ -3,16 +3,13 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from elsewhere import Steps, logits, mean_kl, says_the_same
 from random_models import UNMEASURED, export_random, random_checkpoint
 from sardonyx.export.api import Options, export
-from sardonyx.export.divergence import concatenated
-from sardonyx.export.texts import texts_of
-from sardonyx.export.verify import diverge
 from sardonyx.models import architectures
 from sardonyx.runtime.backends import sessions
 from sardonyx.runtime.backends.providers import PROVIDERS, place
@@ -20,9 +17,7 @@ from sardonyx.runtime.errors import ArtifactError, RequestError
 from sardonyx.runtime.fetch import pull
 from sardonyx.runtime.library import DEFAULT_MODEL, Library
 from sardonyx.runtime.llm import LLM
-from sardonyx.runtime.loading import load_parts
-from sardonyx.runtime.model import Model, Step
-from sardonyx.runtime.params import SamplingParams
+from sardonyx.runtime.model import Step
 from sardonyx.runtime.strategies import Feed
 
 pytestmark = pytest.mark.gpu
@@ -45,13 +40,8 @@ def test_logits_are_those_of_the_cpu(name: str, tmp_path: Path) -> None:
     config = {**architectures()[name].EXAMPLE}
     export_random(config, tmp_path / "artifact")
     tokens = [int(token) for token in np.random.default_rng(0).integers(0, config["vocab_size"], 60)]
-    feeds = [tokens[:40], [tokens[40]], [tokens[41]], tokens[42:60]]
-
-    def logits(llm: LLM) -> np.ndarray:
-        return np.concatenate([out for (out,) in llm.logits(*(Feed([f], wanted=len(f)) for f in feeds))])
-
     here, there = (LLM.load(tmp_path / "artifact", threads=1, place=p) for p in (place("cpu"), WEBGPU))
-    expected, found = logits(here), logits(there)
+    expected, found = logits(here, tokens), logits(there, tokens)
     assert np.abs(found - expected).max() <= SAME * max(1, np.abs(expected).max())
 
 
@@ -78,21 +68,18 @@ def test_states_stay_on_the_device(target: str, tmp_path: Path) -> None:
     checkpoint = random_checkpoint({**architectures()["llama"].EXAMPLE})
     options = replace(UNMEASURED, target=target)
     export(checkpoint, tmp_path / "it", recipe="fp32" if target == "cpu" else "fp16", options=options)
-    parts = load_parts(tmp_path / "it", 1, WEBGPU)
-    states: Any = parts.program._program.resident  # type: ignore[attr-defined]
-    model = Model(parts.manifest, parts.program)
-    row = model.arena.row()
-    model.forward([Step(row, list(range(1, 21)))])
-    there = states.copies
-    assert there == len(parts.manifest.states)
+    steps = Steps(tmp_path / "it", WEBGPU)
+    steps.feed(*range(1, 21))
+    there = steps.copies
+    assert there == steps.states
     for token in range(21, 29):
-        model.forward([Step(row, [token])])
-    model.arena.trim(row, 25)
-    model.forward([Step(row, [26, 27, 28])])
-    assert states.copies == there
-    fork = model.arena.fork(row, 28)
-    assert states.copies == 2 * there
-    one, other = model.forward([Step(row, [29]), Step(fork, [29])])
+        steps.feed(token)
+    steps.model.arena.trim(steps.row, 25)
+    steps.feed(26, 27, 28)
+    assert steps.copies == there
+    fork = steps.model.arena.fork(steps.row, 28)
+    assert steps.copies == 2 * there
+    one, other = steps.model.forward([Step(steps.row, [29]), Step(fork, [29])])
     np.testing.assert_array_equal(one, other)
 
 
@@ -107,20 +94,14 @@ def smollm2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_smollm2_says_what_it_says_on_the_cpu(smollm2: Path) -> None:
-    params = SamplingParams(temperature=0, max_tokens=5)
-    prompt = [{"role": "user", "content": "What is the capital of France?"}]
-    here, there = (LLM.load(smollm2, place=p).generate(prompt, params) for p in (place("cpu"), WEBGPU))
-    assert there.tokens == here.tokens
+    assert says_the_same(smollm2, WEBGPU, max_tokens=5)
 
 
 def test_smollm2_is_certified_there(smollm2: Path, tmp_path: Path) -> None:
     """Measured against the CPU. What halves cost is told: sums of them, not only what is stored."""
-    text = tmp_path / "text.txt"
-    text.write_text("An onyx is a banded stone; a sardonyx is one with layers of red. " * 8)
-    llm, reference = (LLM.load(smollm2, place=p) for p in (WEBGPU, place("cpu")))
-    found = concatenated(list(diverge(reference, llm, texts_of(llm, (text,))).values()))
-    print(f"mean KL of {smollm2.name} on WebGPU from the CPU: {found.kl.mean():.2e} nats")
-    assert found.kl.mean() < (1e-5 if smollm2.name == "cpu" else 5e-3)
+    found = mean_kl(smollm2, WEBGPU, tmp_path / "text.txt", sentences=8)
+    print(f"mean KL of {smollm2.name} on WebGPU from the CPU: {found:.2e} nats")
+    assert found < (1e-5 if smollm2.name == "cpu" else 5e-3)
 
 
 def test_attention_that_the_device_gets_wrong_is_refused(tmp_path: Path) -> None:
