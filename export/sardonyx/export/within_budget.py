@@ -56,7 +56,7 @@ def within_budget(
     with (
         TemporaryDirectory(prefix="search-", dir=folder) as place,
         RoundedBefore(Path(place)) as rounded,
-        reference_of(checkpoint, folder.parent, positions, progress) as reference,
+        reference_of(checkpoint, Path(place), positions, progress) as reference,
     ):
         trial = measured(checkpoint, context, rounded, progress)
         search = Search(Path(place), checkpoint, Assignments(trial), context, progress)
