@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sardonyx.runtime.errors import OutputError
 
@@ -36,7 +36,11 @@ def usable_streams() -> Iterator[None]:
             # a terminal without emoji shows a question mark, not a traceback
             stream.reconfigure(errors="replace")
     try:
-        yield
+        try:
+            yield
+        finally:
+            with suppress(BrokenPipeError):  # nobody reads on
+                sys.stdout.flush()  # or the interpreter would, where nobody can tell of a full disk
     except OSError as error:
         if error.errno not in FULL:
             raise
